@@ -30,7 +30,7 @@ use crate::{
 
 /// How long the ring is kept after the last subscriber has left.
 const RESUME_WINDOW: Duration = Duration::from_secs(30);
-/// Memory of an event beside its payload, which is counted twice: as received and as rendered.
+/// Memory of an event beside its payload, which is counted twice where it is kept: as received and as rendered.
 const EVENT_OVERHEAD_BYTES: usize = 256;
 
 /// One accepted message.
@@ -79,7 +79,7 @@ impl LiveEvent {
     }
 
     fn ring_bytes(&self) -> usize {
-        2 * self.length + EVENT_OVERHEAD_BYTES
+        2 * self.payload.len() + EVENT_OVERHEAD_BYTES
     }
 }
 

@@ -322,7 +322,8 @@ impl Daemon<'_> {
 
     /// Publishes what any daemon takes of the streams to the live feed.
     pub(super) fn spawn_live_streams(&mut self, link: &Link, limits: &watch::Receiver<Limits>) {
-        let streams = live_streams::run(self.settings, &self.live, link, limits, self.ingest_stop.clone());
+        let feed = live_streams::StreamFeed { live: &self.live, memory: &self.memory };
+        let streams = live_streams::run(self.settings, &feed, link, limits, self.ingest_stop.clone());
         self.tasks.spawn("live streams", streams);
     }
 

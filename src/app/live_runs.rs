@@ -16,8 +16,9 @@ use crate::{
     units::Micros,
 };
 
-/// Starts and ends that are remembered until the daemons share them.
+/// Starts and ends that are remembered until the daemons share them, and the bytes that name their runs.
 const AHEAD_MAX: usize = 64;
+const AHEAD_BYTES_MAX: usize = LARGE_VALUE;
 
 /// The runs of one stream.
 #[derive(Debug)]
@@ -137,7 +138,8 @@ impl StreamRuns {
         }
         let payload = if names_run { payload.clone() } else { Bytes::new() };
         self.ahead.push_back(SeenEntry::of(hints, payload));
-        if self.ahead.len() > AHEAD_MAX {
+        let bytes = |ahead: &VecDeque<SeenEntry>| ahead.iter().map(|entry| entry.payload.len()).sum::<usize>();
+        while self.ahead.len() > AHEAD_MAX || bytes(&self.ahead) > AHEAD_BYTES_MAX {
             self.ahead.pop_front();
         }
     }
@@ -232,5 +234,11 @@ mod tests {
             decide(&mut runs, &hints(Kind::RunStart, Some(n.into()), 10 + Micros::from(n), b""));
         }
         assert_eq!(runs.ahead.len(), AHEAD_MAX);
+        let payload = Bytes::from(vec![b'x'; AHEAD_BYTES_MAX / 4]);
+        for n in 0..20 {
+            let start = RunHints { payload: &payload, ..hints(Kind::RunStart, None, 2_000 + n, b"") };
+            runs.decide(&start, &payload);
+        }
+        assert_eq!(runs.ahead.len(), 4, "their bytes are bounded, too");
     }
 }

@@ -3,10 +3,11 @@
 //! daemon takes.
 //!
 //! The run of an entry without an id is decided by the daemons, and shared in Redis ([`StreamRuns`]). Entries that were missed (removed
-//! before they were read, or appended before the reader was connected) are reported as skipped; a client then reads the store. While a
-//! stream cannot be read, or the runs of its entries are unknown, the feed is not live, and clients ask the store instead.
+//! before they were read; appended before the reader was connected; large, while there was no memory for them) are reported as skipped; a
+//! client then reads the store. While a stream cannot be read, or the runs of its entries are unknown, the feed is not live, and clients
+//! ask the store instead.
 
-use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::tz::TimeZone;
@@ -22,9 +23,10 @@ use crate::{
     intake::read_open_run,
     lifecycle::Signal,
     live::{FeedOutage, LiveEvent, LiveFeed},
+    memory::MemoryLimit,
     redis::{Link, RunShare},
     runs::RunHints,
-    source::streams::{Tail, Tailed},
+    source::streams::Tail,
     wire::{self, Limits, Message},
 };
 
@@ -35,22 +37,31 @@ const NEW_RUN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long after an entry whose run was unknown the feed is not live.
 const UNKNOWN_RUN_OUTAGE: Duration = Duration::from_secs(5);
 
-/// Publishes what is appended to the configured streams until told to stop.
+/// Where the events go.
+pub struct StreamFeed<'a> {
+    /// The feed.
+    pub live: &'a LiveFeed,
+    /// Where large entries are counted until they are published.
+    pub memory: &'a MemoryLimit,
+}
+
+/// Publishes what is appended to the configured streams until told to stop. Each stream is followed for itself: one that waits delays no
+/// other.
 pub fn run(
     settings: &Settings,
-    live: &LiveFeed,
+    feed: &StreamFeed<'_>,
     link: &Link,
     limits: &watch::Receiver<Limits>,
     mut stop: Signal,
 ) -> impl Future<Output = Result<(), Infallible>> + Send + use<> {
-    let follower = |tail| StreamFollower {
-        tail,
-        live: live.clone(),
+    let follower = |tail: Tail| StreamFollower {
+        runs: FollowedRuns::new(tail.stream(), settings.intake.run_end_grace),
+        tail: tail.charging(feed.memory.clone()),
+        live: feed.live.clone(),
         limits: limits.clone(),
         zone: TimeZone::get(&settings.intake.time_zone).unwrap_or(TimeZone::UTC),
         grace: settings.intake.run_end_grace,
         share: RunShare::new(link.clone(), &settings.redis.key_prefix),
-        runs: HashMap::new(),
         unknown_run_at: None,
         outage: None,
     };
@@ -62,7 +73,7 @@ pub fn run(
     }
 }
 
-/// Follows the streams of one reader.
+/// Follows one stream.
 struct StreamFollower {
     tail: Tail,
     live: LiveFeed,
@@ -70,10 +81,10 @@ struct StreamFollower {
     zone: TimeZone,
     grace: Duration,
     share: RunShare,
-    runs: HashMap<Arc<str>, FollowedRuns>,
+    runs: FollowedRuns,
     /// When an entry came whose run was unknown.
     unknown_run_at: Option<Instant>,
-    /// While a stream is not being read, or runs are unknown.
+    /// While the stream is not being read, or runs are unknown.
     outage: Option<FeedOutage>,
 }
 
@@ -84,6 +95,12 @@ struct FollowedRuns {
     is_fetched: Option<bool>,
     /// Until when no new run is waited for.
     backoff_until: Option<Instant>,
+}
+
+impl FollowedRuns {
+    fn new(stream: &str, grace: Duration) -> Self {
+        Self { runs: StreamRuns::new(stream, grace), is_fetched: None, backoff_until: None }
+    }
 }
 
 impl StreamFollower {
@@ -102,21 +119,21 @@ impl StreamFollower {
                 }
             }
             self.tail.close();
-            self.runs.clear();
+            self.runs = FollowedRuns::new(self.tail.stream(), self.grace);
             (self.unknown_run_at, self.outage) = (None, None);
         }
     }
 
     /// Waits for entries, and publishes them.
     async fn show_next(&mut self) {
-        let Tailed { frames, missed } = self.tail.next().await;
+        let tailed = self.tail.next().await;
         self.update_outage();
-        if missed {
+        if tailed.missed {
             self.live.mark_lost();
         }
-        self.runs.values_mut().for_each(|followed| followed.is_fetched = None);
+        self.runs.is_fetched = None;
         let limits = self.limits.borrow().clone();
-        for frame in &frames {
+        for frame in &tailed.frames {
             // The daemons reject it, too.
             let Ok(message) = wire::decode(&frame.payload, &limits) else { continue };
             let (event, was_wrong) = self.event(frame, &message).await;
@@ -158,13 +175,7 @@ impl StreamFollower {
 
     /// The run of an entry, if it is known, and whether the entry before it was shown under a wrong one.
     async fn run_of(&mut self, frame: &Frame, hints: &RunHints<'_>) -> (Option<EntryRun>, bool) {
-        let Self { runs, share, grace, .. } = self;
-        let stream = &frame.channel;
-        let followed = runs.entry(Arc::clone(stream)).or_insert_with(|| FollowedRuns {
-            runs: StreamRuns::new(stream, *grace),
-            is_fetched: None,
-            backoff_until: None,
-        });
+        let Self { runs: followed, share, .. } = self;
         let is_named = StreamRuns::is_named(hints);
         let mut was_wrong = false;
         let until = match followed.backoff_until {
@@ -173,7 +184,7 @@ impl StreamFollower {
         };
         loop {
             if followed.is_fetched.is_none() && !is_named {
-                let shared = share.fetch_shared(stream).await;
+                let shared = share.fetch_shared(&frame.channel).await;
                 followed.is_fetched = Some(shared.is_ok());
                 if let Ok(json) = shared {
                     was_wrong |= followed.runs.refresh(json.as_deref().and_then(read_open_run));

@@ -64,13 +64,15 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let live = LiveFeed::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
     let (receipts, _) = broadcast::channel(RECEIPTS);
     let limits = watch::channel(settings.limits.clone()).1;
-    let streams = live_streams::run(settings, &live, &link, &limits, stop.clone());
+    let memory = MemoryLimit::default();
+    let feed = live_streams::StreamFeed { live: &live, memory: &memory };
+    let streams = live_streams::run(settings, &feed, &link, &limits, stop.clone());
     let submitter = http::submitter(settings, &link, receipts.clone(), limits, None);
     let (mirror, listening) =
         live_mirror::listen(settings, &live, &link, receipts, stop.clone()).map_err(AppError::Start)?;
     let redis = RedisHandles { status: mirror.status.clone(), streams: Default::default(), link: link.clone() };
     let inputs = http::ApiInputs {
-        memory: MemoryLimit::default(),
+        memory,
         status: status(settings, started, redis, &health, access.clone()),
         missing: Arc::new(move || {
             let missing = if health.borrow().reachable { None } else { Some("store does not answer".to_owned()) };

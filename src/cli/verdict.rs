@@ -208,6 +208,7 @@ fn figures(status: &Value) -> Vec<String> {
     let used = used_percent(status).filter(|used| *used >= FILLING_PERCENT);
     figures.extend(used.map(|used| format!("spool {used} % full")));
     figures.extend(count(&status["counters"]["dead_letters"], "dead letter", "dead letters"));
+    figures.extend(missed(status));
     if let Some(problem) = status["access"]["problem"].as_str() {
         figures.push(format!("tokens are those of before: {}", cell(Some(&problem.into()))));
     }
@@ -215,6 +216,32 @@ fn figures(status: &Value) -> Vec<String> {
         figures.push(format!("the certificate is that of before: {}", cell(Some(&problem.into()))));
     }
     figures
+}
+
+/// What was missed since the daemon started, on channels and of streams alike: with its number, and without.
+fn missed(status: &Value) -> Vec<String> {
+    let (mut lost, mut counted, mut uncounted) = (0, Vec::new(), Vec::new());
+    for (reason, gap) in status["gaps"].as_object().into_iter().flatten() {
+        let number = |name: &str| gap[name].as_u64().unwrap_or(0);
+        let name = cell(Some(&reason.as_str().into()));
+        match (number("lost"), number("gaps")) {
+            // It tells once more, for each run, what the other reasons count.
+            _ if reason == "sequence" => {}
+            (0, 0) => {}
+            (0, _) => uncounted.push(name),
+            (count, _) => {
+                lost += count;
+                counted.push(name);
+            }
+        }
+    }
+    [&mut counted, &mut uncounted].into_iter().for_each(|names| names.sort());
+    let at_most = if counted.iter().any(|name| name == "trimmed_at_most") { "at most " } else { "" };
+    let messages = if lost == 1 { "message" } else { "messages" };
+    let counted = (lost > 0).then(|| format!("{at_most}{lost} {messages} lost ({})", counted.join(" ")));
+    let uncounted =
+        (!uncounted.is_empty()).then(|| format!("an unknown number of messages missed ({})", uncounted.join(" ")));
+    counted.into_iter().chain(uncounted).collect()
 }
 
 fn used_percent(status: &Value) -> Option<u64> {

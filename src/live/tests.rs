@@ -33,9 +33,16 @@ fn a_slow_subscriber_loses_the_oldest_events_and_learns_how_many() {
     (0..10).for_each(|epoch| live.publish(|| event(epoch)));
     let drained = subscriber.drain();
     assert_eq!((epochs(&drained), drained.skipped), (vec![6, 7, 8, 9], 6));
-    live.publish(|| LiveEvent::new(Kind::Topology, event(0).decided, "c".into(), vec![b' '; 1 << 20].into()));
+    let topology =
+        |bytes: usize| LiveEvent::new(Kind::Topology, event(0).decided, "c".into(), vec![b' '; bytes].into());
+    live.publish(|| topology(LARGE_VALUE - 1));
     let drained = subscriber.drain();
     assert_eq!((drained.events.len(), drained.skipped), (0, 1), "one that is larger than the ring");
+    live.publish(|| event(10));
+    live.publish(|| topology(20 << 20));
+    let drained = subscriber.drain();
+    let sizes: Vec<_> = drained.events.iter().map(|event| event.bytes()).collect();
+    assert_eq!((sizes, drained.skipped), (vec![event(10).bytes(), 20 << 20], 0), "a large payload is not kept");
 }
 
 #[test]

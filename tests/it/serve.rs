@@ -20,10 +20,17 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// The API alone, beside a daemon, on the same store.
 pub fn serve(daemon: &Daemon) -> (Process, u16) {
+    serve_with(daemon, &[])
+}
+
+/// The same, with other settings than the daemon: `key=value`.
+pub fn serve_with(daemon: &Daemon, settings: &[String]) -> (Process, u16) {
     let port = free_port();
     let listen = format!("http.listen=127.0.0.1:{port}");
     let log = daemon.state_dir().join("serve.log");
-    let served = Process::spawn(&mut daemon.prepared(&["serve", "--set", &listen]), &log);
+    let more = settings.iter().flat_map(|setting| ["--set", setting]);
+    let arguments: Vec<_> = ["serve", "--set", &listen].into_iter().chain(more).collect();
+    let served = Process::spawn(&mut daemon.prepared(&arguments), &log);
     wait_for("the API", LIMIT, || http::get(port, "/readyz").ok().filter(|answer| answer.status == 200));
     (served, port)
 }

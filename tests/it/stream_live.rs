@@ -6,11 +6,17 @@ use std::{
     time::Duration,
 };
 
+use cascor_ingest::{
+    memory::MemoryLimit,
+    redis::Config,
+    source::streams::{Tail, Tailed},
+};
 use serde_json::{Value as Json, json};
+use tokio::time::Instant;
 
 use crate::{
-    serve::serve,
-    streams::{METRICS, RUN, STREAM, add, on, shared, sharing, wait_metrics},
+    serve::{serve, serve_with},
+    streams::{LIMIT, METRICS, RUN, STREAM, add, on, shared, sharing, wait_metrics},
     streams_again::add_to,
     support::{
         daemon::Daemon,
@@ -19,6 +25,7 @@ use crate::{
         resp::Resp,
         sqlite,
         stream::{Event, Stream},
+        wait_until,
     },
 };
 
@@ -164,9 +171,9 @@ fn without_the_right_to_xread_the_feed_is_not_live_and_ingestion_goes_on() {
     let daemon = on(&redis).set("redis.username", "\"me\"").set("redis.password", "\"secret\"").start_ready();
     let mut stream = Stream::open(daemon.http_port(), "", "");
     assert_eq!(stream.next("hello").data["live"], true, "it is not known yet");
+    stream.next("skipped");
     let told_of = stream.next("hello");
     assert_eq!((&told_of.data["live"], &told_of.data["resumed"]), (&json!(false), &json!(true)));
-    stream.next("skipped");
     add_metrics(&mut client, 1);
     daemon.wait_rows(METRICS, 1);
     daemon.wait_log("ACL SETUSER me +xread");
@@ -192,7 +199,7 @@ fn what_is_wrong_with_one_stream_does_not_keep_others_from_being_live() {
     daemon.wait_http("/healthz", 200);
     let mut stream = Stream::open(daemon.http_port(), "", "");
     while stream.next("hello").data["live"] != false {}
-    stream.next("skipped");
+    wait_until("the other streams to be read", LIMIT, || readers(&mut client) == 2);
     add_metrics(&mut client, 1);
     client.command(&["XADD", "cascor:other", "*", "run_id", RUN, "epoch", "2", "loss", "0.5"]);
     let mut seen = BTreeSet::new();
@@ -234,4 +241,87 @@ fn streams_on_all_nodes_of_a_cluster_are_live() {
     seen.sort_unstable();
     let expected: Vec<_> = (0..3).flat_map(|at| 1_000 * at..1_000 * at + 100).collect();
     assert_eq!(seen, expected);
+}
+
+/// Adds metrics in a transaction.
+fn add_queued(client: &mut Resp, epoch: i64) {
+    client.command(&["XADD", STREAM, "*", "run_id", RUN, "epoch", &epoch.to_string(), "train_loss", "0.5"]);
+}
+
+/// A message that is a topology of more than so many bytes.
+pub fn topology(bytes: usize) -> String {
+    let head = format!(r#"{{"type":"topology","run_id":"{RUN}","data":{{"hidden_units":1,"weights":""#);
+    format!("{head}{}\"}}}}", "x".repeat(bytes))
+}
+
+#[test]
+fn a_stream_whose_run_is_unknown_does_not_delay_the_events_of_another() {
+    let redis = Redis::start();
+    let mut client = redis.client();
+    // No daemon reads the second stream, so the runs of its entries are never decided.
+    let daemon = on(&redis).start_ready();
+    let (_served, port) = serve_with(&daemon, &[format!("redis.streams={}", json!(["cascor:undecided", STREAM]))]);
+    let mut stream = follow(port, 1);
+    // Each reader begins when it is connected.
+    wait_until("both streams to be read", LIMIT, || readers(&mut client) == 2);
+    for epoch in 0..3 {
+        client.command(&["MULTI"]);
+        client.command(&["XADD", "cascor:undecided", "*", "epoch", "1", "train_loss", "0.5"]);
+        add_queued(&mut client, epoch);
+        let added = Instant::now();
+        client.command(&["EXEC"]);
+        let told = stream.next("metrics");
+        let took = added.elapsed();
+        assert_eq!((&told.data["run_id"], epochs(told.data["rows"].as_array().unwrap())), (&json!(RUN), vec![epoch]));
+        // The other stream waits for a second.
+        assert!(took < Duration::from_millis(600), "after {took:?}");
+        thread::sleep(Duration::from_millis(1_500));
+    }
+}
+
+/// The next entries, or that some were missed.
+async fn read(tail: &mut Tail) -> Tailed {
+    loop {
+        let tailed = tail.next().await;
+        if tailed.missed || !tailed.frames.is_empty() {
+            return tailed;
+        }
+    }
+}
+
+#[test]
+fn entries_for_which_there_is_no_memory_are_skipped_and_the_next_are_read() {
+    const LARGE: usize = 10 << 20;
+    let redis = Redis::start();
+    let mut client = redis.client();
+    let config = Config { url: redis.url(), streams: vec![STREAM.to_owned()], ..Config::default() };
+    let memory = MemoryLimit::new(40 << 20);
+    let mut tail = Tail::all(&config).pop().unwrap().charging(memory.clone());
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let begun = read(&mut tail).await;
+        assert!(begun.missed && begun.frames.is_empty());
+        (0..100).for_each(|epoch| add_metrics(&mut client, epoch));
+        let mut small = 0;
+        while small < 100 {
+            small += read(&mut tail).await.frames.len();
+        }
+        let held = memory.charge(30 << 20);
+        client.command(&["MULTI"]);
+        client.command(&["XADD", STREAM, "*", "data", &topology(LARGE)]);
+        add_queued(&mut client, 100);
+        client.command(&["EXEC"]);
+        let skipped = read(&mut tail).await;
+        assert!(skipped.missed && skipped.frames.is_empty(), "there is memory for one half of it");
+        let next = read(&mut tail).await;
+        assert_eq!((next.missed, next.frames.len()), (false, 1));
+        assert!(next.frames[0].payload.len() < 100);
+        assert_eq!(memory.used(), 30 << 20);
+        drop(held);
+        client.command(&["XADD", STREAM, "*", "data", &topology(LARGE)]);
+        let large = read(&mut tail).await;
+        assert_eq!((large.missed, large.frames.len()), (false, 1));
+        assert_eq!(memory.used(), large.frames[0].payload.len(), "it is counted while it is held");
+        drop(large);
+        assert_eq!(memory.used(), 0);
+    });
 }

@@ -217,6 +217,8 @@ fn entries_that_were_trimmed_before_they_were_read_are_counted_exactly() {
     daemon.wait_ready();
     wait_metrics(&daemon.database(), 80);
     wait_until("the gap is stored", LIMIT, || lost(&daemon.database(), "trimmed") == 70);
+    let verdict = |daemon: &Daemon| String::from_utf8(daemon.command(&["status"]).stdout).unwrap();
+    wait_until("the verdict names it", LIMIT, || verdict(&daemon).contains("70 messages lost (trimmed)"));
     // Not again after a restart, and what is trimmed then is added.
     daemon.terminate();
     add_epochs(&mut client, 150..160);

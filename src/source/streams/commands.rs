@@ -9,7 +9,7 @@ use fred::{
     clients::Client,
     error::{Error as RedisError, ErrorKind},
     interfaces::ClientLike,
-    types::{ClusterHash, CustomCommand, Value, config::Options},
+    types::{ClusterHash, CustomCommand, Value},
 };
 use tokio::time::Instant;
 
@@ -156,19 +156,6 @@ impl Commands {
             return StreamError::Lost(error);
         }
         StreamError::Answer(self.acl.explain(&error, Resource::Key(&self.key)))
-    }
-
-    /// Entries that no consumer has read. When there are none, waits for one, if it is to wait.
-    pub(super) async fn read_new(&self, count: usize, wait: bool) -> Result<Vec<Entry>, StreamError> {
-        let (count, block) = (count.to_string(), READ_BLOCK.as_millis().to_string());
-        let block: &[&str] = if wait { &["BLOCK", &block] } else { &[] };
-        let head = ["GROUP", &self.group, &self.consumer, "COUNT", &count];
-        let arguments: Vec<_> = [&head[..], block, &["STREAMS", &self.key, ">"]].concat();
-        let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
-        let command = CustomCommand::new_static("XREADGROUP", ClusterHash::from(self.key.as_str()), true);
-        let options = Options { timeout: Some(READ_BLOCK + ANSWER_TIMEOUT), ..Options::default() };
-        let reply: Result<Value, RedisError> = self.client.with_options(&options).custom(command, arguments).await;
-        Ok(read_entries(&reply.map_err(|error| self.classify(error))?)?)
     }
 
     /// Entries that this consumer has read before and not acknowledged, behind `after`.

@@ -3,7 +3,8 @@
 //! * Redis keeps an entry as pending until it is acknowledged. After a restart, and after each lost connection, the consumer reads its
 //!   pending entries first. Within a session what is on its way to the disk is not delivered again ([`ack_tracker`]).
 //! * While entries flow they are read every 25 ms, and acknowledged every 100 ms ([`pace`]).
-//! * Reading waits while the queue is full: a block of entries is only asked for while there is room for it.
+//! * Reading waits while the queue is full: a block of entries is only asked for while there is room for it. The server measures it
+//!   first, because it sends an answer whole ([`read_new`]).
 //! * What a dead consumer has left is claimed by any other after `redis.claim_after`.
 //! * A redelivered entry is the same row: its identity is a function of the entry.
 //! * Entries that were trimmed before they were read are counted ([`trimmed`], [`report`]), and so are pending ones that were trimmed
@@ -20,8 +21,10 @@ mod consumer;
 mod deleted_entries;
 mod maintenance;
 mod maintenance_result;
+mod measure;
 mod message;
 mod pace;
+mod read_new;
 mod read_size;
 mod receive;
 mod reply;

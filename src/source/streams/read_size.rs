@@ -1,13 +1,13 @@
-//! How many entries are read at once: few where they are large. Pure.
+//! How many entries are read at once where the server may not measure them: few where those before were large. Pure.
 //!
 //! Redis answers with all of them in one piece, which is in memory as a whole before the first can be passed on.
 
 /// Most entries of one answer.
-const ENTRIES_MAX: usize = 512;
+pub(super) const ENTRIES_MAX: usize = 512;
 /// Of the first answer: the size of the entries is not known.
 const ENTRIES_FIRST: usize = 1;
-/// Bytes of one answer, as far as the entries are as large as the largest of late.
-const ANSWER_BYTES: usize = 8 << 20;
+/// Bytes of one answer; without a measurement, as far as the entries are as large as the largest of late.
+pub(super) const ANSWER_BYTES: usize = 8 << 20;
 /// Answers after which the largest entry counts half.
 const MEMORY: u32 = 64;
 
@@ -32,9 +32,9 @@ impl ReadSize {
         self.entries.min(room.max(usize::from(bytes > 0))).min(frames)
     }
 
-    /// Entries as large as the largest of late that fit; at least one.
-    pub(super) fn fitting(&self, bytes: usize) -> usize {
-        (bytes / self.largest).max(1)
+    /// Bytes of the largest entry of late.
+    pub(super) fn largest(&self) -> usize {
+        self.largest
     }
 
     /// Takes in an answer: the size of each entry.

@@ -17,7 +17,8 @@ use super::{
     deleted_entries::DeletedBatch,
     maintenance::{ClaimSchedule, MaintenanceResult, MaintenanceTask, maintain},
     pace::Pace,
-    reply::Entry,
+    read_new::{NewRead, ReadEntries},
+    read_size::{ANSWER_BYTES, ENTRIES_MAX},
     session::{End, Session},
 };
 use crate::{event::EntryId, frame::Settled, lifecycle::Signal};
@@ -39,9 +40,7 @@ type PendingReply<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 
 /// The commands of a session that are under way, and when the next ones begin.
 struct SessionState {
-    read: PendingReply<Result<Vec<Entry>, StreamError>>,
-    /// Entries that it asks for at most.
-    requested: usize,
+    read: PendingReply<Result<ReadEntries, StreamError>>,
     pace: Pace,
     acknowledge: PendingReply<Result<(), StreamError>>,
     maintenance: PendingReply<Result<MaintenanceResult, StreamError>>,
@@ -60,7 +59,7 @@ enum SessionEvent {
     Stopped,
     Acknowledged(Result<(), StreamError>),
     Settled(Vec<Settled>),
-    Read(Result<Vec<Entry>, StreamError>),
+    Read(Result<ReadEntries, StreamError>),
     Maintained(Box<Result<MaintenanceResult, StreamError>>),
     Resumed,
     /// The entries of a window have gathered.
@@ -76,7 +75,6 @@ impl Consumer {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut state = SessionState {
             read: None,
-            requested: 0,
             pace: Pace::default(),
             acknowledge: None,
             maintenance: None,
@@ -132,7 +130,7 @@ impl Consumer {
                     },
                 }
             };
-            if let Ok(entries) = entries {
+            if let Ok(ReadEntries { entries, .. }) = entries {
                 // Intake may have ended: they are delivered again after the next start.
                 let _ = self.deliver(entries).await;
             }
@@ -170,23 +168,44 @@ impl Consumer {
         if mem::take(&mut state.reread_pending) {
             state.pending_cursor = Some(EntryId::default());
         }
-        let (commands, own, wait) = (session.reading.clone(), state.pending_cursor, state.pace.waits());
-        state.requested = count;
-        state.read = Some(match own {
-            Some(after) => Box::pin(async move { commands.read_own(after, count).await }),
-            None => Box::pin(async move { commands.read_new(count, wait).await }),
+        let (commands, read) = (session.reading.clone(), self.new_read(&state.pace, now));
+        state.read = Some(match state.pending_cursor {
+            Some(after) => Box::pin(async move {
+                let read = commands.read_own(after, count).await;
+                read.map(|entries| ReadEntries { entries, more: true })
+            }),
+            None => Box::pin(async move { commands.read_new(read).await }),
         });
     }
 
-    /// Entries that may be read now.
+    /// How many entries are read that no consumer has read.
+    fn new_read(&self, pace: &Pace, now: Instant) -> NewRead {
+        if pace.waits() {
+            return NewRead::Next;
+        }
+        let (frames, bytes) = self.room();
+        let estimate = self.size.next(frames, bytes);
+        match pace.steady(now) {
+            Some(entries) => NewRead::Unmeasured(entries.min(estimate)),
+            None => NewRead::Measured { entries: frames.min(ENTRIES_MAX), bytes: bytes.min(ANSWER_BYTES), estimate },
+        }
+    }
+
+    /// Entries that may be read now, if they are as large as those before.
     pub(super) fn capacity(&self) -> usize {
+        let (frames, bytes) = self.room();
+        self.size.next(frames, bytes)
+    }
+
+    /// Room for entries, and for their bytes.
+    fn room(&self) -> (usize, usize) {
         let frames = self.stream.frames_max.saturating_sub(self.acks.entries());
         let bytes = match self.acks.bytes() {
             // Even the largest entry is read at some time.
             0 => self.stream.bytes_max.max(1),
             bytes => self.stream.bytes_max.saturating_sub(bytes),
         };
-        self.size.next(frames, bytes)
+        (frames, bytes)
     }
 
     async fn next(&mut self, session: &mut Session, state: &mut SessionState, stop: &mut Signal) -> SessionEvent {
@@ -254,11 +273,12 @@ impl Consumer {
         }
     }
 
-    async fn on_read(&mut self, entries: Vec<Entry>, state: &mut SessionState) -> Result<(), End> {
+    async fn on_read(&mut self, read: ReadEntries, state: &mut SessionState) -> Result<(), End> {
+        let ReadEntries { entries, more } = read;
         self.answered = true;
         self.size.answered(entries.iter().map(|entry| entry.message.as_ref().map_or(0, bytes::Bytes::len)));
         if state.pending_cursor.is_none() {
-            state.pace.answered(entries.len(), state.requested, Instant::now());
+            state.pace.answered(entries.len(), more, Instant::now());
             if !entries.is_empty() && state.pace.gathers_until().is_none() {
                 // More are there: the parts of a long answer are taken in together.
                 self.sender.coalesce();

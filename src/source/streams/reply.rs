@@ -28,7 +28,7 @@ pub(super) fn plausible_time(id: EntryId) -> Option<Micros> {
 #[error("Redis answers in a form that is not understood")]
 pub(super) struct UnexpectedReply;
 
-/// The entries in the answer of XREADGROUP about one stream; none after a timeout.
+/// The entries in the answer of XREADGROUP or XREAD about one stream; none after a timeout.
 pub(super) fn read_entries(reply: &Value) -> Result<Vec<Entry>, UnexpectedReply> {
     match reply {
         Value::Null => Ok(Vec::new()),
@@ -38,24 +38,6 @@ pub(super) fn read_entries(reply: &Value) -> Result<Vec<Entry>, UnexpectedReply>
             Some(_) => streams.get(1).map_or(Err(UnexpectedReply), entries),
             None => Ok(Vec::new()),
         },
-        _ => Err(UnexpectedReply),
-    }
-}
-
-/// The entries in the answer of XREAD about several streams, each with its name; none after a timeout.
-pub(super) fn read_streams(reply: &Value) -> Result<Vec<(String, Vec<Entry>)>, UnexpectedReply> {
-    let stream = |name: Option<String>, list: &Value| Ok((name.ok_or(UnexpectedReply)?, entries(list)?));
-    match reply {
-        Value::Null => Ok(Vec::new()),
-        Value::Map(streams) => streams.iter().map(|(name, list)| stream(name.clone().into_string(), list)).collect(),
-        Value::Array(streams) if matches!(streams.first(), Some(Value::Array(_)) | None) => {
-            let pair = |pair: &Value| match pair {
-                Value::Array(pair) if pair.len() == 2 => stream(pair[0].as_string(), &pair[1]),
-                _ => Err(UnexpectedReply),
-            };
-            streams.iter().map(pair).collect()
-        }
-        Value::Array(flat) => flat.chunks_exact(2).map(|pair| stream(pair[0].as_string(), &pair[1])).collect(),
         _ => Err(UnexpectedReply),
     }
 }
@@ -238,24 +220,6 @@ mod tests {
         assert_eq!(read_entries(&newer).unwrap(), found);
         assert!(read_entries(&Value::Null).unwrap().is_empty());
         assert!(read_entries(&text("OK")).is_err());
-    }
-
-    #[test]
-    fn the_entries_of_several_streams_are_told_apart_in_both_protocols() {
-        let entry = |id: &str| list(vec![list(vec![text(id), list(vec![text("data"), text("{}")])])]);
-        let found = |id: &str| vec![Entry { id: id.parse().unwrap(), message: Some("{}".into()) }];
-        let expected = vec![("a".to_owned(), found("5-1")), ("b".to_owned(), found("7-2"))];
-        let pairs = [("a", entry("5-1")), ("b", entry("7-2"))];
-        let older = list(pairs.iter().map(|(name, entries)| list(vec![text(name), entries.clone()])).collect());
-        let flat = list(pairs.iter().flat_map(|(name, entries)| [text(name), entries.clone()]).collect());
-        let newer = Value::Map(std::collections::HashMap::from(pairs).try_into().unwrap());
-        for reply in [older, flat, newer] {
-            let mut streams = read_streams(&reply).unwrap();
-            streams.sort_by(|one, other| one.0.cmp(&other.0));
-            assert_eq!(streams, expected, "{reply:?}");
-        }
-        assert_eq!(read_streams(&Value::Null).unwrap(), []);
-        assert!(read_streams(&text("OK")).is_err() && read_streams(&list(vec![list(vec![text("a")])])).is_err());
     }
 
     #[test]

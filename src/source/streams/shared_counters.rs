@@ -26,8 +26,11 @@ const ACKNOWLEDGE_DELETED: &str = "local n = redis.call('XACK', KEYS[1], ARGV[1]
     if n > 0 and redis.call('HGET', KEYS[2], ARGV[2]) then redis.call('HINCRBY', KEYS[2], ARGV[2], n) end \
     return n";
 
-/// The state of the stream, and what is counted and reported. Where there is no count yet it is what the server says of the group.
+/// The state of the stream, and what is counted and reported. Where there is no count yet it is what the server says of the group. Of
+/// the first entry only the id is sent: the rest may be large.
 const SNAPSHOT: &str = "local state = redis.call('XINFO', 'STREAM', KEYS[1], 'FULL', 'COUNT', '1') \
+    for at = 1, #state, 2 do if state[at] == 'entries' then \
+    for _, entry in ipairs(state[at + 1]) do entry[2] = {} end end end \
     local count = redis.call('HGET', KEYS[2], ARGV[2]) \
     if not count then \
     for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do \

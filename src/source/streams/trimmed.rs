@@ -68,12 +68,12 @@ pub(super) fn missing(now: &Snapshot) -> Option<u64> {
 }
 
 /// What is to be reported, where the daemons count together. So many entries were removed when all of what was lost was reported last, if
-/// this daemon knows: no more than were removed since can be lost. `None`: the snapshot does not show it.
+/// this daemon knows: no more than were removed since, or ever, can be lost. `None`: the snapshot does not show it.
 pub(super) fn find(now: &Snapshot, state: &ReportState, removed_before: Option<u64>) -> Option<Finding> {
     let (added, unread, pending) = (now.added?, unread(now)?, now.group.as_ref()?.pending);
     let reported = state.trimmed.unwrap_or(0);
     let removed = removed(now)?;
-    let at_most = removed_before.map_or(u64::MAX, |before| removed.saturating_sub(before));
+    let at_most = removed.saturating_sub(removed_before.unwrap_or(0));
     let bound = |entries: u64| entries.saturating_sub(reported).min(at_most);
     let acknowledged = now.acknowledged?;
     let counted = added.checked_sub(acknowledged + pending).and_then(|entries| entries.checked_sub(unread));
@@ -213,7 +213,16 @@ mod tests {
         assert_eq!(found(read.clone(), 70, 0, Some(90)), finding(0, 10, false, Recount::By(30)), "10 went since");
         assert_eq!(found(read, 100, 0, Some(0)), finding(0, 0, true, Recount::Keep));
         let untouched = snapshot(1, 100, 100, Some(100));
-        assert_eq!(found(untouched, 70, 0, Some(0)), finding(0, 0, false, Recount::By(30)), "nothing was trimmed");
+        assert_eq!(
+            found(untouched.clone(), 70, 0, Some(0)),
+            finding(0, 0, false, Recount::By(30)),
+            "nothing was trimmed"
+        );
+        // Nor to a daemon that has just started.
+        assert_eq!(found(untouched, 70, 0, None), finding(0, 0, false, Recount::By(30)));
+        // A server that was killed has forgotten what it had counted.
+        let forgotten = snapshot(1, 100, 100, Some(7));
+        assert_eq!(found(forgotten, 100, 0, None), finding(93, 0, false, Recount::By(-93)));
     }
 
     #[test]

@@ -117,10 +117,24 @@ function figures(status) {
   if (unread >= UNREAD_ENTRIES) told.push(`${unread} entries not read yet`);
   const used = usedPercent(status);
   if (used !== null && used >= FILLING_PERCENT) told.push(`spool ${used} % full`);
-  told.push(...some(status.counters.dead_letters, "dead letter", "dead letters"));
+  told.push(...some(status.counters.dead_letters, "dead letter", "dead letters"), ...missed(status));
   if (status.access && status.access.problem) told.push(`tokens are those of before: ${status.access.problem}`);
   const certificate = status.access && status.access.certificate_problem;
   if (certificate) told.push(`the certificate is that of before: ${certificate}`);
+  return told;
+}
+
+/** What was missed since the daemon started, on channels and of streams alike: with its number, and without. */
+function missed({ gaps }) {
+  // `sequence` tells once more, for each run, what the other reasons count.
+  const found = Object.entries(gaps || {}).filter(([reason, gap]) => reason !== "sequence" && (gap.lost > 0 || gap.gaps > 0));
+  const names = (list) => list.map(([reason]) => reason).sort();
+  const [counted, uncounted] = [found.filter(([, gap]) => gap.lost > 0), found.filter(([, gap]) => !(gap.lost > 0))];
+  const lost = counted.reduce((sum, [, gap]) => sum + gap.lost, 0);
+  const atMost = names(counted).includes("trimmed_at_most") ? "at most " : "";
+  const told = [];
+  if (lost > 0) told.push(`${atMost}${lost} ${lost === 1 ? "message" : "messages"} lost (${names(counted).join(" ")})`);
+  if (uncounted.length) told.push(`an unknown number of messages missed (${names(uncounted).join(" ")})`);
   return told;
 }
 
