@@ -367,7 +367,7 @@ mod tests {
         sender.flush_gaps(Instant::now()).unwrap();
         let Ok(IntakeItem::Gap(gap)) = receiver.try_recv() else { panic!("no gap") };
         let reported = (gap.reason, gap.source.as_str(), gap.lost, gap.started_at, gap.ended_at);
-        assert_eq!(reported, (GapReason::QueueFull, "redis", Some(500), 0, 51));
+        assert_eq!(reported, (GapReason::QueueFull, "queue", Some(500), 0, 51));
         assert!(receiver.try_recv().is_err() && !sender.has_pending_gaps());
     }
 
