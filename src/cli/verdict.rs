@@ -161,8 +161,13 @@ fn store(status: &Value) -> Option<Finding> {
     }
     let since = problem["since"].as_str().and_then(|since| since.get(..19)).unwrap_or_default().replace('T', " ");
     let what = if problem["needs_attention"] == true { "the store is misconfigured" } else { "the store is away" };
-    let holds = cell(problem.get("holds"));
-    let text = format!("{what}, {holds} are held since {since}: {}", cell(problem.get("reason")));
+    let held = match problem["holds"].as_str() {
+        // `serve` has no spool.
+        Some("reads") => "nothing can be read".to_owned(),
+        Some("store") | None => "rows wait in the spool".to_owned(),
+        Some(_) => format!("{} wait in the spool", cell(problem.get("holds"))),
+    };
+    let text = format!("{what}, {held} since {since}: {}", cell(problem.get("reason")));
     let remedy = match cell(problem.get("remedy")) {
         none if none.is_empty() && problem["needs_attention"] == true => "mend what the reason names".to_owned(),
         none if none.is_empty() => "start the store; it is tried again, and records wait in the spool".to_owned(),

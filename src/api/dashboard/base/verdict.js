@@ -80,6 +80,12 @@ function streams({ redis }) {
     : finding("NOT READING", `does not read the stream \`${stream.name}\`${why}`, remedy);
 }
 
+/** What a problem of the store keeps from being done; `serve` has no spool. */
+function held(holds) {
+  if (holds === "reads") return "nothing can be read";
+  return `${!holds || holds === "store" ? "rows" : holds} wait in the spool`;
+}
+
 function store(status) {
   const { problem, connected } = status.store || {};
   const lag = status.lag_seconds ?? null;
@@ -90,7 +96,7 @@ function store(status) {
   }
   const what = problem.needs_attention ? "the store is misconfigured" : "the store is away";
   const since = (problem.since || "").slice(0, 19).replace("T", " ");
-  const text = `${what}, ${problem.holds} are held since ${since}: ${problem.reason}`;
+  const text = `${what}, ${held(problem.holds)} since ${since}: ${problem.reason}`;
   return finding("HELD", text, problem.remedy || (problem.needs_attention ? "mend what the reason names" : START_THE_STORE));
 }
 
