@@ -32,7 +32,7 @@ pub mod offline_drain;
 mod receive_rate;
 mod run_removal;
 mod serve;
-mod signals;
+pub mod signals;
 mod stall_detector;
 mod startup_shutdown;
 mod status;

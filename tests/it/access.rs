@@ -265,14 +265,23 @@ fn sigterm_without_a_store_ends_promptly_and_loses_nothing() {
 }
 
 #[test]
-fn a_second_sigterm_ends_at_once() {
+fn two_signals_at_once_are_one_and_a_later_one_ends_at_once() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
-    // Both are pending before either is handled: standard signals of one number merge, so one is SIGINT.
-    daemon.process().signal(Signal::TERM);
+    // As when the program that started it sends SIGTERM after Ctrl-C in their terminal.
     daemon.process().signal(Signal::INT);
+    daemon.process().signal(Signal::TERM);
+    assert_eq!(daemon.process().wait(LIMIT).code(), Some(0), "{}", daemon.log());
+    assert!(daemon.log().contains("stopped"), "{}", daemon.log());
+
+    // It waits 3 s for a store that takes nothing.
+    let (_dir, mut daemon) = without_store(&redis);
+    publish(&redis, TRAINING, 1);
+    daemon.process().signal(Signal::TERM);
+    thread::sleep(Duration::from_millis(1_500));
     let start = Instant::now();
-    daemon.process().wait(LIMIT);
+    daemon.process().signal(Signal::TERM);
+    assert_eq!(daemon.process().wait(LIMIT).code(), Some(1), "{}", daemon.log());
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 

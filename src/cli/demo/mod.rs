@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::{CliError, connect::connect_for_long, output};
 use crate::{
+    app::signals,
     config::Settings,
     demo::trainer::{Plan, Trainer},
     render, terminal, units,
@@ -110,12 +111,9 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     }
     let target = Target::of(&args, &settings.redis)?;
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // In this order, so that a second signal ends at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-            .map_err(|error| CliError::failed("failed to listen for signals", error))?;
-    }
+    let flag = Arc::clone(&interrupted);
+    signals::on_interrupt(move || flag.store(true, Ordering::Relaxed))
+        .map_err(|error| CliError::failed("failed to listen for signals", error))?;
     let client = connect_for_long(&settings.redis).await?;
     let commands = Commands::listen(&settings.redis).await?;
     if let Some(why) = target.unread(&client, &settings.redis).await {
