@@ -26,8 +26,8 @@ const SPARKLINE_WIDTH: usize = 60;
 const FIELDS_PER_REQUEST: usize = 16;
 /// Metrics of a run that are aggregated; further ones are named. Each request reads all rows of the run.
 const AGGREGATES_MAX: usize = 64;
-/// The field that holds the configuration.
-const CONFIGURATION: &str = "config_json";
+/// The configuration, which has a list of its own, and what names the numbers that are not finite.
+const OTHERWISE_SHOWN: [&str; 3] = ["config_json", "non_finite", "infinite"];
 /// Fields of a run in the order in which people look for them; any other field follows.
 const ORDER: [&str; 26] = [
     "run_id",
@@ -124,11 +124,12 @@ pub async fn run(settings: Settings, args: ShowArgs, json: bool) -> Result<(), C
 /// Every field that the run has, with all its digits, and its configuration.
 fn print_run(run: &Value) -> Result<(), CliError> {
     let Some(all) = run.as_object() else { return Ok(()) };
-    let rest = all.keys().map(String::as_str).filter(|name| !ORDER.contains(name) && *name != CONFIGURATION);
+    let is_shown = |name: &&str| ORDER.contains(name) || OTHERWISE_SHOWN.contains(name);
+    let rest = all.keys().map(String::as_str).filter(|name| !is_shown(name));
     let field = |name: &str| {
         let cell = match &run[name] {
             Value::String(text) if name == "status" => table::status(Some(text)),
-            value => cells::whole(value),
+            _ => cells::whole_field(run, name),
         };
         (!cell.is_empty()).then(|| (table::escaped(&name.replace('_', " ")), cell))
     };

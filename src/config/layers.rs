@@ -195,9 +195,15 @@ impl Layers {
         }
     }
 
-    fn unknown(&mut self, key: &str, origin: &str) {
+    /// Every key that holds a value.
+    pub fn keys(&self) -> Vec<String> {
         let mut keys = Vec::new();
         leaf_keys("", &self.shape, &mut keys);
+        keys
+    }
+
+    fn unknown(&mut self, key: &str, origin: &str) {
+        let mut keys = self.keys();
         // A section may be misspelt, too.
         let sections: BTreeSet<_> =
             keys.iter().flat_map(|key| key.match_indices('.').map(|(at, _)| key[..at].to_owned())).collect();

@@ -6,6 +6,7 @@
 
 mod client;
 mod credentials;
+mod environment;
 mod layers;
 mod legacy;
 mod lists;
@@ -27,7 +28,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{client::ClientConfig, url::Url};
+pub use self::{client::ClientConfig, environment::ENV_PREFIX, url::Url};
 use crate::{
     access, api, control, dead_letter, files, intake, latest, logging, redis,
     section::{self, require},
@@ -37,9 +38,6 @@ use crate::{
 };
 use layers::Layers;
 use precedence::Precedence;
-
-/// Prefix of the environment variables that set a key: `CASCOR_INGEST__SPOOL__CAPACITY` is `spool.capacity`.
-pub const ENV_PREFIX: &str = "CASCOR_INGEST__";
 
 /// The file that is read where none is named, if it exists: the settings of the service of this machine.
 pub const SYSTEM_FILE: &str = "/etc/cascor-ingest/config.toml";
@@ -163,12 +161,7 @@ fn load_for(sources: &ConfigSources, listens: bool) -> Result<Loaded, Problems> 
     }
     credentials::apply(&sources.env, &mut layers);
     legacy::apply(&sources.env, &mut layers);
-    for (name, text) in &sources.env {
-        if let Some(key) = name.strip_prefix(ENV_PREFIX) {
-            let key = key.to_ascii_lowercase().replace("__", ".");
-            layers.set_text(&key, text, Precedence::Environment, &format!("environment variable {name}"));
-        }
-    }
+    environment::apply(&sources.env, &mut layers);
     for (key, text) in &sources.flags {
         layers.set_text(key, text, Precedence::Flags, "command line");
     }

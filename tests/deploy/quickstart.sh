@@ -21,7 +21,7 @@ set -m
 CASCOR_BIN=$program deploy/quickstart --private --state "$dir/state" >"$dir/out" 2>&1 </dev/null &
 quickstart=$!
 set +m
-for ((i = 0; i < 300; i++)); do grep -q 'latest\|epoch ' "$dir/out" && break; sleep 0.1; done
+for ((i = 0; i < 300; i++)); do grep -q 'hidden units' "$dir/out" && break; sleep 0.1; done
 sleep 2
 kill -INT -- "-$quickstart"
 status=0

@@ -83,7 +83,7 @@ enum Format {
 /// A run, and the envelope of its messages.
 struct Run {
     trainer: Trainer,
-    run_id: Uuid,
+    run_id: String,
     seq: u64,
 }
 
@@ -162,7 +162,9 @@ impl Demo {
             ..Plan::default()
         };
         self.started += 1;
-        Run { trainer: Trainer::new(plan), run_id: Uuid::new_v4(), seq: 0 }
+        // A text is the name of the run, too.
+        let run_id = format!("two_spirals-{:08x}", Uuid::new_v4().as_fields().0);
+        Run { trainer: Trainer::new(plan), run_id, seq: 0 }
     }
 
     /// Publishes what is due at each tick; returns how many messages Redis accepted. Fails when the ACL forbids it.
@@ -242,7 +244,7 @@ impl Demo {
         message["timestamp"] = Value::from(render::time(self.last_time));
         message["seq"] = Value::from(run.seq);
         if !self.args.no_run_id {
-            message["run_id"] = Value::from(run.run_id.to_string());
+            message["run_id"] = Value::from(run.run_id.as_str());
         }
         run.seq += 1;
         let bytes = match self.args.format {

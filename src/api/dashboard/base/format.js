@@ -2,6 +2,13 @@
 
 const DASH = "–";
 
+/** A field of a row: a number that JSON does not have is its name, `NaN`, `Infinity` or `-Infinity`. */
+export function fieldOf(row, name) {
+  const value = row[name];
+  if (value !== null && value !== undefined) return value;
+  return (row.non_finite || []).includes(name) ? (row.infinite || {})[name] ?? "NaN" : value;
+}
+
 /** A loss or a weight: four digits that matter. */
 export function number(value, digits = 4) {
   if (value === null || value === undefined) return DASH;
