@@ -22,13 +22,14 @@ pub fn apply(env: &BTreeMap<String, String>, layers: &mut Layers) {
             layers.set_text(&key, text, Precedence::Environment, &format!("environment variable {name}"));
         } else if let Some(rest) = name.strip_prefix(PROGRAM)
             && !OTHERS.contains(&rest)
-            && !is_service_link(rest)
         {
+            let is_made = is_service_link(rest);
             match meant(rest, layers) {
-                Some(known) => {
+                Some((distance, known)) if distance == 0 || !is_made => {
                     layers.problem(format!("environment variable {name} sets nothing; did you mean {known}?"));
                 }
-                None => layers.warn(format!(
+                _ if is_made => {}
+                _ => layers.warn(format!(
                     "environment variable {name} sets nothing: a key like `spool.capacity` is set by {ENV_PREFIX}SPOOL__CAPACITY"
                 )),
             }
@@ -36,8 +37,8 @@ pub fn apply(env: &BTreeMap<String, String>, layers: &mut Layers) {
     }
 }
 
-/// The variable whose name this nearly is, dots and underscores aside.
-fn meant(rest: &str, layers: &Layers) -> Option<String> {
+/// The variable whose name this nearly is, dots and underscores aside, and how far from it this is.
+fn meant(rest: &str, layers: &Layers) -> Option<(usize, String)> {
     let words = |name: &str| name.to_ascii_lowercase().replace(['_', '.'], "");
     let others = OTHERS.iter().map(|name| (words(name), format!("{PROGRAM}{name}")));
     let keys = layers.keys().into_iter().map(|key| {
@@ -48,7 +49,7 @@ fn meant(rest: &str, layers: &Layers) -> Option<String> {
         let distance = strsim::damerau_levenshtein(&known, &words(rest));
         (distance <= (known.len() / 4).min(2)).then_some((distance, variable))
     };
-    keys.chain(others).filter_map(distance).min().map(|(_, variable)| variable)
+    keys.chain(others).filter_map(distance).min()
 }
 
 /// Whether Kubernetes makes a variable of this name for a service whose name begins with that of the program.
@@ -75,6 +76,7 @@ mod tests {
             ("CASCOR_INGEST_SPOOL__CAPACITY", "CASCOR_INGEST__SPOOL__CAPACITY"),
             ("CASCOR_INGEST_SPOOL_CAPACITY", "CASCOR_INGEST__SPOOL__CAPACITY"),
             ("CASCOR_INGEST_SPOOL_CAPACTY", "CASCOR_INGEST__SPOOL__CAPACITY"),
+            ("CASCOR_INGEST_STORE_CASSANDRA_PORT", "CASCOR_INGEST__STORE__CASSANDRA__PORT"),
             ("CASCOR_INGEST_STATE_DIR", "CASCOR_INGEST__STATE_DIR"),
             ("CASCOR_INGEST_REDIS_PASSWORD_FILE", "CASCOR_INGEST__REDIS__PASSWORD_FILE"),
             ("CASCOR_INGEST_TOKENFILE", "CASCOR_INGEST_TOKEN_FILE"),

@@ -173,6 +173,7 @@ fn load_for(sources: &ConfigSources, listens: bool) -> Result<Loaded, Problems> 
     }
     settings.warnings(&mut warnings);
     settings.http.warnings(&mut warnings);
+    warnings.extend(settings.http.network_warning().filter(|_| listens));
     if problems.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(Problems(problems)) }
 }
 
@@ -235,8 +236,14 @@ impl Settings {
         self.log.problems(problems);
     }
 
-    /// Adds the problems of the files that the settings of a daemon's servers name.
+    /// Adds the problems of the files and directories that the settings of a daemon name.
     fn file_problems(&self, problems: &mut Vec<String>) {
+        for (key, dir) in
+            [("state_dir", &self.state_dir), ("spool.dir", &self.spool.dir), ("deadletter.dir", &self.dead_letter.dir)]
+        {
+            let problem = format!("`{key}`: `{}` is a file, not a directory", dir.display());
+            require(problems, !dir.is_file(), problem);
+        }
         self.redis.file_problems(problems);
         self.store.file_problems(problems);
         self.http.file_problems(problems);
@@ -258,6 +265,7 @@ impl Settings {
         let paths = dirs.into_iter().chain(secrets.into_iter().flatten());
         warnings.extend(paths.filter_map(|path| files::exposure(path)));
         self.redis.warnings(warnings);
+        self.spool.warnings(warnings);
         self.store.warnings(warnings);
     }
 
