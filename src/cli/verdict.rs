@@ -141,9 +141,7 @@ fn streams(status: &Value) -> Option<Finding> {
         false => ("NOT READING", format!("does not read the stream `{name}`: {error}")),
     };
     let remedy = match error {
-        refused if refused.contains("ACL SETUSER") => {
-            "give this right to the daemon's user; deploy/streams.md lists all"
-        }
+        refused if refused.contains("ACL SETUSER") => "run this `ACL SETUSER` in Redis, as a user who may",
         other if other.contains("is no stream") => "delete or rename that key, or correct `redis.streams`",
         _ => "start Redis, or correct `redis.url`; the daemon connects by itself",
     };

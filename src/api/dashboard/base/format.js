@@ -21,6 +21,9 @@ export function number(value, digits = 4) {
 
 export const count = (value) => (value === null || value === undefined ? DASH : Number(value).toLocaleString("en"));
 
+/** A number with its noun: `1 row`, `2 rows`. */
+export const counted = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+
 export const percent = (value) => (value === null || value === undefined ? DASH : `${(value * 100).toFixed(1)} %`);
 
 export function bytes(value) {

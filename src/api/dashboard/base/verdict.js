@@ -70,7 +70,7 @@ function streams({ redis }) {
   if (!stream) return null;
   const error = stream.error || "";
   const remedy = error.includes("ACL SETUSER")
-    ? "give this right to the daemon's user; deploy/streams.md lists all"
+    ? "run this `ACL SETUSER` in Redis, as a user who may"
     : error.includes("is no stream")
       ? "delete or rename that key, or correct `redis.streams`"
       : "start Redis, or correct `redis.url`; the daemon connects by itself";
