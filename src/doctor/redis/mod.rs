@@ -53,6 +53,7 @@ pub(super) async fn examine(settings: &Settings, listen: Duration) -> Report {
         }
     };
     let client = &connected.client;
+    let settings = &streams::with_those_of_daemon(settings, client).await;
     // First and alone: on a server of another kind the other questions are not answered.
     let ping = round_trip(client).await;
     match ask(client, "INFO", &["everything"]).await.map(text) {
@@ -159,7 +160,7 @@ fn exposure(settings: &Settings) -> Vec<Finding> {
     let (has_login, is_encrypted) = (config.has_password(), config.uses_tls());
     let mut findings = Vec::new();
     if !has_login {
-        let fix = "deploy/redis makes users; set `redis.username` and `redis.password_file`";
+        let fix = "set a password in Redis (`requirepass`, or users by `ACL SETUSER`), then `redis.password_file` and `redis.username` here";
         findings.push(if is_local {
             let what = "Redis takes connections without a password: every local user may publish, send commands and delete keys";
             Finding::advice(AREA, what).fix(fix)
