@@ -25,6 +25,7 @@ use crate::{
     config::Settings,
     demo::trainer::{Plan, Trainer},
     render, terminal, units,
+    words::counted,
 };
 use commands::{Command, Commands};
 use progress::ProgressLines;
@@ -132,7 +133,8 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
         }));
     }
     let name = target.name();
-    output::line(&format!("published {published} messages of {} runs on {name} in {seconds:.1} s", demo.started))
+    let (messages, runs) = (counted(published, "message", "messages"), counted(demo.started, "run", "runs"));
+    output::line(&format!("published {messages} of {runs} on {name} in {seconds:.1} s"))
 }
 
 impl Demo {
