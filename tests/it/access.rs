@@ -1,8 +1,8 @@
 //! Servers that are absent, refuse the login or require TLS or a password; signals and ports of the operating system.
 
-use std::{fs, net::TcpListener, thread, time::Duration};
+use std::{fs, net::TcpListener, process::Child, thread, time::Duration};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -266,7 +266,7 @@ fn sigterm_without_a_store_ends_promptly_and_loses_nothing() {
 
 #[test]
 fn two_signals_at_once_are_one_and_a_later_one_ends_at_once() {
-    let redis = Redis::start();
+    let mut redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     // As when the program that started it sends SIGTERM after Ctrl-C in their terminal.
     daemon.process().signal(Signal::INT);
@@ -274,15 +274,21 @@ fn two_signals_at_once_are_one_and_a_later_one_ends_at_once() {
     assert_eq!(daemon.process().wait(LIMIT).code(), Some(0), "{}", daemon.log());
     assert!(daemon.log().contains("stopped"), "{}", daemon.log());
 
-    // It waits 3 s for a store that takes nothing.
-    let (_dir, mut daemon) = without_store(&redis);
-    publish(&redis, TRAINING, 1);
-    daemon.process().signal(Signal::TERM);
+    // A trainer that waits for Redis.
+    let mut demo = daemon.prepared(&["demo", "--rate", "100"]).spawn().unwrap();
+    let end = |demo: &Child| kill_process(Pid::from_child(demo), Signal::TERM).unwrap();
+    wait_until("the demo", LIMIT, || redis.subscribers("cascor:control") == 1);
+    thread::sleep(Duration::from_millis(500));
+    redis.pause();
+    thread::sleep(Duration::from_millis(200));
+    end(&demo);
     thread::sleep(Duration::from_millis(1_500));
+    assert!(demo.try_wait().unwrap().is_none(), "it waits for an answer");
     let start = Instant::now();
-    daemon.process().signal(Signal::TERM);
-    assert_eq!(daemon.process().wait(LIMIT).code(), Some(1), "{}", daemon.log());
+    end(&demo);
+    assert_eq!(demo.wait().unwrap().code(), Some(130));
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    redis.resume();
 }
 
 #[test]

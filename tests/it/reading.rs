@@ -154,7 +154,7 @@ fn numbers_that_are_not_finite_are_told_apart_and_why_a_run_ended_is_shown() {
     assert_eq!(run["infinite"], json!({"final_train_loss": "Infinity"}), "{run}");
     assert_eq!(run["non_finite"], json!(["final_train_loss", "final_val_loss"]), "{run}");
     let listed = daemon.succeed(&["runs"]);
-    assert!(listed.lines().any(|line| line.contains(" inf ") && line.contains("big")), "{listed}");
+    assert!(listed.lines().any(|line| line.contains(" inf") && line.contains("big")), "{listed}");
     let shown = daemon.succeed(&["show", "big"]);
     for (name, value) in
         [("final train loss", "inf"), ("final val loss", "NaN"), ("ended because", "ValueError: too large")]
