@@ -306,8 +306,7 @@ impl CassandraStore {
         }
         match failure.class {
             ErrorClass::Unavailable => {
-                let remedy = "start Cassandra, or correct `store.cassandra.contact_points`; it is tried again";
-                warn!(error = %failure, remedy, "Cassandra is unavailable; what is received waits in the spool");
+                warn!(error = %failure, "Cassandra is unavailable, and is tried again; what is received waits in the spool");
             }
             _ => error!(error = %failure, "Cassandra needs attention; what is received waits in the spool"),
         }
