@@ -53,22 +53,27 @@ pub(super) async fn examine(settings: &Settings, listen: Duration) -> Report {
         }
     };
     let client = &connected.client;
-    let settings = &streams::with_those_of_daemon(settings, client).await;
     // First and alone: on a server of another kind the other questions are not answered.
     let ping = round_trip(client).await;
-    match ask(client, "INFO", &["everything"]).await.map(text) {
+    let info = match ask(client, "INFO", &["everything"]).await.map(text) {
         Ok(info) => {
             let info = Info::parse(&info);
             let answered =
                 ping.map_or(String::new(), |ping| format!(", answers in {:.1} ms", ping.as_secs_f64() * 1e3));
             report.saw(format!("Redis {}{answered}", info.describe()));
-            report.extend(info.findings(settings));
             if !info.is_plain() {
+                report.extend(info.findings(settings));
                 return report;
             }
+            Some(info)
         }
-        Err(error) => report.push(not_answered("version, role, mode and memory", "INFO", &error)),
-    }
+        Err(error) => {
+            report.push(not_answered("version, role, mode and memory", "INFO", &error));
+            None
+        }
+    };
+    let settings = &streams::with_those_of_daemon(settings, client).await;
+    report.extend(info.iter().flat_map(|info| info.findings(settings)));
     let (server, heard, names) = tokio::join!(
         Box::pin(examine_server(settings, client)),
         Box::pin(messages::examine(settings, listen)),
