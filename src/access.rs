@@ -53,7 +53,12 @@ fn readers(found: &fs::Metadata) -> String {
 
 /// The name of a user; its number where it has none.
 pub fn user_name(uid: u32) -> String {
-    name(USERS.as_ref(), uid).map_or_else(|| format!("user {uid}"), |name| format!("user `{name}`"))
+    login_name(uid).map_or_else(|| format!("user {uid}"), |name| format!("user `{name}`"))
+}
+
+/// The name with which a user logs in; `None` where the number has none.
+pub fn login_name(uid: u32) -> Option<String> {
+    name(USERS.as_ref(), uid)
 }
 
 fn group_name(gid: u32) -> String {
@@ -100,6 +105,7 @@ mod tests {
 
     #[test]
     fn users_and_groups_have_their_names() {
+        assert_eq!((login_name(0).as_deref(), login_name(4_000_000_001)), (Some("root"), None));
         assert_eq!(user_name(0), "user `root`");
         assert_eq!(user_name(4_000_000_001), "user 4000000001");
         assert_eq!(group_name(0), "root");

@@ -1,7 +1,7 @@
 //! JSON rendering of rows: column names of the store, times in RFC 3339, and cursors.
 //!
-//! JSON has no NaN and no infinity: both are written as `null`, and the row lists their columns in `non_finite`. A row of metrics with
-//! infinities also has `infinite`, which says of each whether it is `Infinity` or `-Infinity`; all others are NaN.
+//! JSON has no NaN and no infinity: both are written as `null`, and the row lists their columns in `non_finite`. A row with infinities
+//! also has `infinite`, which says of each whether it is `Infinity` or `-Infinity`; all others are NaN.
 
 use std::collections::BTreeMap;
 
@@ -94,18 +94,16 @@ where
     }
 }
 
-/// Serialises a value: non-finite numbers as `null`, and their names are collected.
+/// Serialises a value: non-finite numbers as `null`, and they are collected with their names.
 fn entry<M: SerializeMap>(
     map: &mut M,
-    lost: &mut Vec<&'static str>,
+    lost: &mut Vec<(&'static str, f64)>,
     column: &StoredColumn,
     value: StoredValue<'_>,
 ) -> Result<(), M::Error> {
     match value {
         StoredValue::Column(value) => {
-            if value.non_finite().is_some() {
-                lost.push(column.name);
-            }
+            lost.extend(value.non_finite().map(|value| (column.name, value)));
             map.serialize_entry(column.name, &value)
         }
         StoredValue::Id(id) => map.serialize_entry(column.name, &id),
@@ -141,7 +139,7 @@ impl Serialize for Json<'_, MetricsRow> {
     }
 }
 
-/// Serialises which of the numbers of a row of metrics are `null` because they are not finite.
+/// Serialises which of the numbers of a row are `null` because they are not finite.
 fn non_finite<M: SerializeMap>(map: &mut M, lost: &[(&str, f64)]) -> Result<(), M::Error> {
     map.serialize_entry("non_finite", &lost.iter().map(|(name, _)| name).collect::<Vec<_>>())?;
     let word = |value: f64| if value > 0.0 { "Infinity" } else { "-Infinity" };
@@ -212,7 +210,7 @@ impl Serialize for RunJson<'_> {
         map.serialize_entry("archived", &self.run.archived)?;
         map.serialize_entry("edited_at", &self.run.edited_at.map(time))?;
         map.serialize_entry("edited_by", &self.run.edited_by)?;
-        map.serialize_entry("non_finite", &lost)?;
+        non_finite(&mut map, &lost)?;
         map.end()
     }
 }
@@ -246,10 +244,17 @@ mod tests {
 
     #[test]
     fn non_finite_values_are_null_and_listed() {
-        let row = RunRow { final_val_loss: Some(f64::NAN), best_val_accuracy: Some(0.5), ..RunRow::default() };
-        let run = EditedRun::new(row, None);
-        let json = serde_json::to_value(RunJson { run: &run, now: 0, stale_after: 0 }).unwrap();
-        assert_eq!(json["non_finite"], serde_json::json!(["final_val_loss"]));
+        let json = |final_train_loss| {
+            let (nan, best) = (Some(f64::NAN), Some(0.5));
+            let row = RunRow { final_train_loss, final_val_loss: nan, best_val_accuracy: best, ..RunRow::default() };
+            let run = EditedRun::new(row, None);
+            serde_json::to_value(RunJson { run: &run, now: 0, stale_after: 0 }).unwrap()
+        };
+        let infinite = json(Some(f64::NEG_INFINITY));
+        assert_eq!(infinite["non_finite"], serde_json::json!(["final_train_loss", "final_val_loss"]));
+        assert_eq!(infinite["infinite"], serde_json::json!({"final_train_loss": "-Infinity"}));
+        let json = json(None);
+        assert_eq!((&json["non_finite"], json.get("infinite")), (&serde_json::json!(["final_val_loss"]), None));
         assert_eq!((json["final_val_loss"].is_null(), json["best_val_accuracy"].as_f64()), (true, Some(0.5)));
     }
 

@@ -1,4 +1,4 @@
-//! Enums whose variants each have a word, which is stored, shown or counted: the list of both is declared once.
+//! Enums whose variants each have a word, which is stored, shown or counted: the list of both is declared once. And nouns with numbers.
 
 /// Defines such an enum, with all its variants as `ALL`, the word of a variant (by the method in parentheses), and the variant of a
 /// word (by `parse`).
@@ -34,3 +34,19 @@ macro_rules! words {
 }
 
 pub(crate) use words;
+
+/// A number with its noun: `1 key`, `2 keys`.
+pub fn counted(count: impl Into<u64>, one: &str, many: &str) -> String {
+    let count = count.into();
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn a_number_has_its_noun() {
+        assert_eq!([0_u64, 1, 2].map(|n| counted(n, "entry", "entries")), ["0 entries", "1 entry", "2 entries"]);
+    }
+}

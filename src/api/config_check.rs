@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::sync::Semaphore;
 
 use super::{
-    auth::{SessionKey, cors, loose_permissions, read_tokens, target},
+    auth::{AccessPolicy, MAKE_A_TOKEN, SessionKey, cors, loose_permissions, read_tokens, target},
     config::Config,
     memory_budget::PAGE_RESERVATION,
 };
@@ -15,6 +15,19 @@ use crate::{curve::POINTS_MIN, section::require, units::ByteSize};
 const SESSIONS_MAX: usize = 1_024;
 
 impl Config {
+    /// Warns of an address that other machines reach while there are no tokens: nearly everything is refused.
+    pub fn network_warning(&self) -> Option<String> {
+        let is_closed = !self.listen.is_empty()
+            && self.tokens_file.is_none()
+            && AccessPolicy::at(&self.listen) == AccessPolicy::Network;
+        is_closed.then(|| {
+            format!(
+                "`http.listen` is not a loopback address and there are no tokens: only /, /healthz, /readyz and /metrics answer; \
+                 {MAKE_A_TOKEN}"
+            )
+        })
+    }
+
     /// Adds warnings: settings that work, but are probably not meant.
     pub fn warnings(&self, warnings: &mut Vec<String>) {
         for (key, path) in [("tokens_file", &self.tokens_file), ("session_key_file", &self.session_key_file)] {

@@ -78,7 +78,7 @@ pub async fn require_known(
     let mut listed: Vec<_> = columns.map(Into::into).chain(known.iter().map(|name| extra_label(name))).collect();
     let more = listed.len().saturating_sub(LISTED_MAX);
     listed.truncate(LISTED_MAX);
-    let mut detail = format!("no metric `{name}`; there are {}", listed.join(", "));
+    let mut detail = format!("no metric `{name}`; a run may have {}", listed.join(", "));
     if more > 0 {
         let _ = write!(detail, " and {more} more, which `metric_names` of the run lists");
     }

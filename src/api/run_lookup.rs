@@ -101,6 +101,17 @@ pub async fn row_or_created(state: &ApiState, run_id: Uuid) -> Result<Option<Run
     Ok(intake.and_then(|intake| intake.created(run_id)))
 }
 
+/// Refuses a run of which there is nothing. Rows of metrics may be there before the run's own row.
+///
+/// # Errors
+/// 404 then; and as the store fails.
+pub async fn require_known(state: &ApiState, run_id: Uuid) -> Result<(), ApiError> {
+    if row_or_created(state, run_id).await?.is_some() || state.store.count_metrics(run_id).await? > 0 {
+        return Ok(());
+    }
+    Err(ApiError::run_not_found())
+}
+
 /// The row of the run that a path names, without what may be large in it.
 ///
 /// # Errors

@@ -68,15 +68,6 @@ pub fn access(settings: &Settings, link: &Link, metrics: &Arc<Metrics>) -> Acces
 /// Replaces the tokens by those of the file.
 pub fn load_tokens(token_store: &TokenStore, settings: &Settings) {
     match token_store.load(settings.http.tokens_file.as_deref()) {
-        Ok(counts)
-            if counts == Counts::default()
-                && AccessPolicy::at(&settings.http.listen) == AccessPolicy::Network
-                && !settings.http.listen.is_empty() =>
-        {
-            warn!(
-                "`http.listen` is not a loopback address and there are no tokens: only /healthz, /readyz and /metrics answer"
-            );
-        }
         Ok(counts) => log_loaded(counts),
         Err(error) => report_kept(token_store, &error),
     }
@@ -85,6 +76,9 @@ pub fn load_tokens(token_store: &TokenStore, settings: &Settings) {
 /// Reads tokens and certificate again.
 pub fn reload_access(access: &Access, settings: &Settings) {
     load_tokens(&access.token_store, settings);
+    if let Some(warning) = settings.http.network_warning() {
+        warn!("{warning}");
+    }
     access.certificate.reload();
 }
 

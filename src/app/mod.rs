@@ -32,7 +32,7 @@ pub mod offline_drain;
 mod receive_rate;
 mod run_removal;
 mod serve;
-mod signals;
+pub mod signals;
 mod stall_detector;
 mod startup_shutdown;
 mod status;
@@ -80,12 +80,11 @@ struct Process {
 /// When it cannot start (the spool is locked, the state directory cannot be made), or a part of it fails.
 pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> Result<(), AppError> {
     let started = Instant::now();
-    files::create_dir(&settings.state_dir)
-        .map_err(|error| AppError::StateDir { path: settings.state_dir.clone(), error })?;
+    files::create_dir(&settings.state_dir).map_err(|error| AppError::state_dir(&settings.state_dir, error))?;
     files::share_with_group_of(&settings.state_dir);
     backup::refuse_unfinished(&settings.state_dir)?;
     let metrics = http::metrics(settings);
-    let spool = spool::open(&settings.spool, Arc::clone(&metrics)).map_err(AppError::Spool)?;
+    let spool = spool::open(&settings.spool, Arc::clone(&metrics)).map_err(AppError::spool)?;
     spool::set_owner(&settings.spool.dir, &settings.instance);
     block_on(2, daemon(settings, spool, Process { started, metrics, reload, levels }))
 }

@@ -182,8 +182,10 @@ impl StatusInputs {
 
 /// The problem of the store, as a part of a status.
 pub fn problem_json(problem: &Problem) -> Value {
+    // What is held while the deletions cannot be read is rows.
+    let holds = if problem.holds == "deletions" { "rows" } else { problem.holds };
     json!({
-        "holds": problem.holds,
+        "holds": holds,
         "since": render::time(problem.since),
         "needs_attention": problem.needs_attention,
         "reason": problem.reason,

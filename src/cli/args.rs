@@ -10,10 +10,7 @@ use crate::{
 /// # Errors
 /// When it is no number, or zero.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse::<usize>() {
-        Ok(0) => Err("at least 1".into()),
-        parsed => parsed.map_err(|error| error.to_string()),
-    }
+    text.parse::<usize>().ok().filter(|n| *n > 0).ok_or_else(|| "it must be a whole number, at least 1".into())
 }
 
 /// A key and its value, as `--set` takes them.
@@ -41,6 +38,14 @@ pub fn moment(text: &str) -> Result<Micros, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_of_rows_is_at_least_one() {
+        assert_eq!(at_least_one("7"), Ok(7));
+        for text in ["0", "-1", "many", "1.5", ""] {
+            assert!(at_least_one(text).unwrap_err().contains("at least 1"), "{text}");
+        }
+    }
 
     #[test]
     fn a_moment_is_a_time_or_an_age() {

@@ -10,6 +10,7 @@ use crate::{
     config::Settings,
     render,
     store::StoreKind,
+    words::counted,
 };
 
 const BACKUP_EXAMPLES: &str = "\
@@ -53,6 +54,7 @@ pub struct RestoreArgs {
 /// # Errors
 /// When there is none then.
 pub fn back_up(settings: &Settings, args: &BackupArgs, json: bool) -> Result<(), CliError> {
+    output::require_directory_of(&args.file)?;
     let bar = Bar::new("backed up");
     let taken = backup::take(settings, &args.file, args.overwrite, &mut |done, total| bar.show(done, total))
         .map_err(|error| CliError::failed("no backup was made", error))?;
@@ -115,8 +117,9 @@ pub fn restore(settings: &Settings, args: &RestoreArgs, json: bool) -> Result<()
     ])?;
     aside.iter().try_for_each(|path| output::line(&format!("moved aside: {path}")))?;
     if let Some((records, path)) = left {
+        let records = counted(records, "record was", "records were");
         output::line(&format!(
-            "{records} records in {path} were not stored; `cascor-ingest spool drain {path}` stores them"
+            "{records} not stored, and in {path}; `cascor-ingest spool drain {path}` stores what is there"
         ))?;
     }
     if !restored.has_database {

@@ -17,8 +17,11 @@ use crate::{
     config::Settings,
     redis::{self, LATEST_EXTRA, Resource, SMALL_VALUE, STATUS_VALUE, ValueLookup},
     terminal, units,
+    words::counted,
 };
 
+/// Keys that are named where another one is not there.
+const SHOWN_KEYS: usize = 20;
 /// Keys deleted in one command.
 const DELETED_AT_ONCE: usize = 500;
 /// No cache: deleting one would end sessions or make instances forget their runs.
@@ -105,7 +108,7 @@ async fn get(client: &Client, redis: &redis::Config, query: &KeyQuery, json: boo
     }
     let value = match redis::read_value(client, key, query.max).await.map_err(failed)? {
         ValueLookup::Usable(value) => value,
-        ValueLookup::Absent => return Err(CliError::NegativeAnswer(format!("there is no key `{key}`"))),
+        ValueLookup::Absent => return Err(CliError::NegativeAnswer(absent(client, redis, key).await)),
         ValueLookup::Unusable(why) => {
             return Err(CliError::NegativeAnswer(format!("`{key}` holds {why}; it is not shown")));
         }
@@ -123,6 +126,22 @@ async fn get(client: &Client, redis: &redis::Config, query: &KeyQuery, json: boo
     }
     let value = serde_json::from_str::<Value>(&value).unwrap_or(Value::String(value));
     output::json(&json!({ "key": key, "value": value, "ttl_ms": (left >= 0).then_some(left) }))
+}
+
+/// That a key is not there, and which are: most of them expire.
+async fn absent(client: &Client, redis: &redis::Config, key: &str) -> String {
+    let prefix = redis.key_prefix.as_str();
+    let found = redis::scan(client, &format!("{}*", escape_glob(prefix)), Some(ScanType::String)).await;
+    let mut keys: Vec<_> = found.unwrap_or_default().into_iter().filter(|key| is_cache(prefix, key)).collect();
+    keys.sort();
+    let mut shown = keys.iter().take(SHOWN_KEYS).map(|key| format!("`{}`", table::escaped(key))).collect::<Vec<_>>();
+    if keys.len() > SHOWN_KEYS {
+        shown.push("…".into());
+    }
+    match shown.is_empty() {
+        true => format!("there is no key `{key}`; all latest keys have expired, or there were none yet"),
+        false => format!("there is no key `{key}`, or it has expired; there are {}", shown.join(", ")),
+    }
 }
 
 /// Prints a value field by field.
@@ -150,11 +169,10 @@ async fn delete(client: &Client, redis: &redis::Config, pattern: &str) -> Result
 }
 
 fn report(deleted: u64, json: bool) -> Result<(), CliError> {
-    match (json, deleted) {
-        (true, _) => output::json(&json!({ "deleted": deleted })),
-        (false, 1) => output::line("1 key is deleted"),
-        (false, _) => output::line(&format!("{deleted} keys are deleted")),
+    if json {
+        return output::json(&json!({ "deleted": deleted }));
     }
+    output::line(&format!("{} deleted", counted(deleted, "key is", "keys are")))
 }
 
 #[cfg(test)]

@@ -63,11 +63,15 @@ pub fn count(object: &Value, field: &str) -> Cell {
 
 /// A number with a fraction, also one that JSON does not have.
 pub fn number(object: &Value, field: &str) -> Cell {
-    let lost = || match object["infinite"][field].as_str() {
+    table::number(object[field].as_f64().or_else(|| non_finite(object, field)))
+}
+
+/// The number of a field that JSON does not have: the record names it beside its fields.
+fn non_finite(object: &Value, field: &str) -> Option<f64> {
+    match object["infinite"][field].as_str() {
         Some(infinity) => infinity.parse().ok(),
         None => listed(object, field).then_some(f64::NAN),
-    };
-    table::number(object[field].as_f64().or_else(lost))
+    }
 }
 
 /// A time.
@@ -119,6 +123,14 @@ pub fn further(records: &[Value], shown: &[&str]) -> Vec<String> {
 /// Whether this is a time as answers write it.
 fn is_time(text: &str) -> bool {
     text.len() == "2026-11-20T10:15:00.000000Z".len() && text.ends_with('Z') && text.as_bytes()[10] == b'T'
+}
+
+/// A field with all its digits, also a number that JSON does not have.
+pub fn whole_field(object: &Value, field: &str) -> Cell {
+    match (&object[field], non_finite(object, field)) {
+        (Value::Null, Some(number)) => Cell::Whole(table::exact(number)),
+        (value, _) => whole(value),
+    }
 }
 
 /// A value with all its digits, for a list of fields.
@@ -206,6 +218,9 @@ mod tests {
         ] {
             assert_eq!(any(&row, field), cell, "{field}");
         }
+        assert_eq!(whole_field(&row, "loss"), Cell::Whole("NaN".into()));
+        assert_eq!(whole_field(&row, "norm"), Cell::Whole("-inf".into()));
+        assert_eq!(whole_field(&row, "epoch"), Cell::Whole("3".into()));
         let mut fields = Vec::new();
         flattened("", &json!({"a": {"b": 1, "c": {}}, "d": [1, 2]}), &mut fields);
         let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();

@@ -45,7 +45,7 @@ pub enum Command {
     /// List dead letters with their reasons, the newest first.
     List {
         /// At most this many.
-        #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = super::args::at_least_one)]
+        #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = super::args::at_least_one, allow_negative_numbers = true)]
         limit: usize,
         #[command(flatten)]
         filters: FilterArgs,

@@ -54,7 +54,7 @@ pub struct GapsArgs {
     #[arg(skip)]
     pub instance: Option<String>,
     /// At most this many gaps, the newest; of a run, also at most this many missing ranges, the lowest.
-    #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub limit: usize,
     #[command(flatten)]
     pub target: Target,

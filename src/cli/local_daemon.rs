@@ -26,11 +26,24 @@ pub fn instead_of_files(settings: &Settings, uses_store: bool) -> Option<LocalDa
     let denied = access::problem(state).or_else(|| access::problem(database).filter(|_| uses_database));
     let read_only = || (uses_database && access::is_read_only(database)).then(|| access::read_only(database));
     let reason = denied.or_else(read_only)?;
-    let address = loopback(settings.http.listen.parse().ok()?)?;
     let owner = fs::metadata(state).ok()?.uid();
+    Some(LocalDaemon { url: url_of(settings, &[0, owner])?, reason })
+}
+
+/// The address of the daemon that listens on `http.listen` of this machine: a process of this user, of root, or of the user whose the
+/// state directory is.
+pub fn listening(settings: &Settings) -> Option<String> {
+    let owner = fs::metadata(&settings.state_dir).ok().map(|state| state.uid());
+    let users: Vec<_> = [0, rustix::process::getuid().as_raw()].into_iter().chain(owner).collect();
+    url_of(settings, &users)
+}
+
+/// The address of what listens on `http.listen`, if it is a process of one of these users.
+fn url_of(settings: &Settings, users: &[u32]) -> Option<String> {
+    let address = loopback(settings.http.listen.parse().ok()?)?;
     let listener = listeners::find(address)?;
     let scheme = if settings.http.tls.files().is_some() { "https" } else { "http" };
-    [0, owner].contains(&listener.uid).then(|| LocalDaemon { url: format!("{scheme}://{address}"), reason })
+    users.contains(&listener.uid).then(|| format!("{scheme}://{address}"))
 }
 
 /// The address at which a program of this machine reaches a listener.

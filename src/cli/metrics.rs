@@ -42,7 +42,7 @@ pub struct MetricsArgs {
     /// The run: its id or its name, or the beginning of either.
     pub run: String,
     /// At most this many rows.
-    #[arg(long, short = 'n', default_value_t = 50, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, short = 'n', default_value_t = 50, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub limit: usize,
     /// The oldest rows first.
     #[arg(long)]

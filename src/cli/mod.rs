@@ -220,6 +220,11 @@ fn execute(global: Global, command: Command, matches: &ArgMatches) -> Result<(),
         Command::Man(args) => return shell::man(args),
         _ => {}
     }
+    if global.instance.is_some()
+        && let Some(instead) = ignored_instance(&command)
+    {
+        return Err(CliError::Usage(format!("--instance has no effect: {instead}")));
+    }
     let (mut settings, levels) = global.settings(listens)?;
     let instead = asked_instead(&global, &command, matches, &settings);
     if let Some(daemon) = &instead {
@@ -251,7 +256,7 @@ fn execute_with(
             Ok(())
         }
         Command::Schema(command) => block_on(schema::run(settings, command, global.json)),
-        Command::Status(args) => block_on(status::run(settings, args, global.json)),
+        Command::Status(args) => block_on(status::run(settings, args.with_global(&global)?, global.json)),
         Command::Runs(args) => block_on(runs::run(settings, args, global.json)),
         Command::Show(args) => block_on(show::run(settings, args, global.json)),
         Command::Compare(args) => block_on(compare::run(settings, args, global.json)),
@@ -270,6 +275,26 @@ fn execute_with(
         Command::Backup(args) => backup::back_up(&settings, &args, global.json),
         Command::Restore(args) => backup::restore(&settings, &args, global.json),
         Command::Deadletter(command) => deadletter::run(&settings, command, global.json),
+    }
+}
+
+/// Why `--instance` would change nothing; `None` where the command uses the name.
+fn ignored_instance(command: &Command) -> Option<&'static str> {
+    match command {
+        // The name is in the log of commands.
+        Command::Runs(args) if args.changes() => None,
+        Command::Runs(_)
+        | Command::Show(_)
+        | Command::Metrics(_)
+        | Command::Compare(_)
+        | Command::Export(_)
+        | Command::Tail(_) => Some("runs are those of the store, whichever daemon has stored them"),
+        Command::Import(_) => Some("a daemon is asked (--url), which has its own name"),
+        Command::Control(_) => Some("--target NAME sends to one daemon"),
+        Command::Cache(_) => Some("all daemons of a Redis share its keys"),
+        Command::Demo(_) => Some("a trainer has no name of a daemon"),
+        Command::Schema(_) => Some("all daemons of a store share its tables"),
+        _ => None,
     }
 }
 

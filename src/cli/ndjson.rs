@@ -7,7 +7,10 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use super::{CliError, output::Permissions};
+use super::{
+    CliError,
+    output::{self, Permissions},
+};
 use crate::{files, terminal};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -30,6 +33,7 @@ impl NdjsonWriter {
         let out: Box<dyn Write> = match path {
             None => Box::new(terminal::stdout()),
             Some(path) => {
+                output::require_directory_of(path)?;
                 let file = files::create_new(path, permissions.mode);
                 let failed = |error| CliError::failed(format!("failed to create `{}`", path.display()), error);
                 Box::new(file.map_err(failed)?)

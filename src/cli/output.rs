@@ -1,6 +1,9 @@
 //! Standard output: lines, JSON, tables, bytes; and the permissions of output files.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -141,6 +144,15 @@ pub fn redraw() -> Result<(), CliError> {
 /// As [`line`].
 pub fn flush() -> Result<(), CliError> {
     terminal::stdout().flush().map_err(failed)
+}
+
+/// Refuses a file whose directory is not there.
+///
+/// # Errors
+/// When it is not.
+pub fn require_directory_of(file: &Path) -> Result<(), CliError> {
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.exists());
+    dir.map_or(Ok(()), |dir| Err(CliError::NegativeAnswer(format!("there is no directory `{}`", dir.display()))))
 }
 
 /// Why standard output cannot be written.

@@ -22,7 +22,7 @@ const PAGE_RUNS: usize = 1_000;
 #[derive(Clone, Debug, clap::Args)]
 pub struct ListArgs {
     /// At most this many runs.
-    #[arg(long, short = 'n', default_value_t = 20, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub limit: usize,
     /// Every run.
     #[arg(long, conflicts_with = "limit")]

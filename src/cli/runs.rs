@@ -24,6 +24,13 @@ pub struct RunsArgs {
     pub target: Target,
 }
 
+impl RunsArgs {
+    /// Whether a run is changed.
+    pub fn changes(&self) -> bool {
+        self.change.is_some()
+    }
+}
+
 /// Lists runs, or changes one.
 ///
 /// # Errors

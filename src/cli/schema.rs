@@ -11,6 +11,7 @@ use crate::{
     schema::{CassandraSchema, Options, Replication},
     store::{Store, StoreKind, sqlite},
     units,
+    words::counted,
 };
 
 /// The subcommands.
@@ -79,15 +80,12 @@ async fn on_cassandra(settings: &Settings, command: Command, json: bool) -> Resu
             };
             let applied =
                 tool.apply(&tell).await.map_err(|error| CliError::failed("failed to apply the schema", error))?;
-            let (count, noun) = match applied.steps.len() {
-                1 => (1, "statement"),
-                count => (count, "statements"),
-            };
-            report_done(json, &format!("{}: {count} {noun} applied, verified", applied.server))
+            let statements = counted(applied.steps.len() as u64, "statement", "statements");
+            report_done(json, &format!("{}: {statements} applied, verified", applied.server))
         }
         Command::Verify(_) => {
             let found = tool.verify().await.map_err(|error| CliError::failed("failed to verify the schema", error))?;
-            report_differences(json, &texts(&found))
+            report_differences(json, &texts(&found), "`cascor-ingest schema plan` says what `apply` would do")
         }
         Command::Print(_) => {
             let text = tool.print().map_err(|error| CliError::failed("failed to print the schema", error))?;
@@ -116,7 +114,9 @@ async fn on_sqlite(settings: &Settings, command: Command, json: bool) -> Result<
                 Ok(()) => Vec::new(),
                 Err(error) => vec![crate::logging::Chain(&error).to_string()],
             };
-            report_differences(json, &found)
+            let remedy =
+                "`cascor-ingest schema apply` makes what is missing, and so does the first `cascor-ingest run`";
+            report_differences(json, &found, remedy)
         }
     }
 }
@@ -129,7 +129,7 @@ fn report_done(json: bool, text: &str) -> Result<(), CliError> {
     if json { output::json(&json!({ "done": text })) } else { output::line(text) }
 }
 
-fn report_differences(json: bool, differences: &[String]) -> Result<(), CliError> {
+fn report_differences(json: bool, differences: &[String], remedy: &str) -> Result<(), CliError> {
     if json {
         output::json(&json!({ "differences": differences }))?;
     } else {
@@ -139,8 +139,8 @@ fn report_differences(json: bool, differences: &[String]) -> Result<(), CliError
         0 if json => Ok(()),
         0 => output::line("the schema is as it should be"),
         n => {
-            let noun = if n == 1 { "difference" } else { "differences" };
-            Err(CliError::NegativeAnswer(format!("{n} {noun}; `cascor-ingest schema plan` says what `apply` would do")))
+            let differences = counted(n as u64, "difference", "differences");
+            Err(CliError::NegativeAnswer(format!("{differences}; {remedy}")))
         }
     }
 }

@@ -26,8 +26,8 @@ const SPARKLINE_WIDTH: usize = 60;
 const FIELDS_PER_REQUEST: usize = 16;
 /// Metrics of a run that are aggregated; further ones are named. Each request reads all rows of the run.
 const AGGREGATES_MAX: usize = 64;
-/// The field that holds the configuration.
-const CONFIGURATION: &str = "config_json";
+/// The configuration, which has a list of its own, and what names the numbers that are not finite.
+const OTHERWISE_SHOWN: [&str; 3] = ["config_json", "non_finite", "infinite"];
 /// Fields of a run in the order in which people look for them; any other field follows.
 const ORDER: [&str; 26] = [
     "run_id",
@@ -82,7 +82,7 @@ pub struct ShowArgs {
     /// The run: its id or its name, or the beginning of either.
     pub run: String,
     /// How many of its newest metrics and events; absent: 10, with --json 1000 metrics.
-    #[arg(long, short = 'n', value_name = "N")]
+    #[arg(long, short = 'n', value_name = "N", allow_negative_numbers = true)]
     pub limit: Option<usize>,
     #[command(flatten)]
     pub target: Target,
@@ -100,7 +100,9 @@ pub async fn run(settings: Settings, args: ShowArgs, json: bool) -> Result<(), C
     if json {
         return output::json(&answer);
     }
-    print_run(&answer["run"])?;
+    let events = client.json(&format!("/api/runs/{run_id}/events?limit={}", limit.max(1))).await?;
+    let events = cells::list(&events, "events");
+    print_run(&answer["run"], end_reason(&answer["run"], events))?;
     let path = format!("/api/metrics/range?run_id={run_id}&max_points={SPARKLINE_WIDTH}&order=asc");
     let curve = client.json(&path).await?;
     output::line("")?;
@@ -112,8 +114,6 @@ pub async fn run(settings: Settings, args: ShowArgs, json: bool) -> Result<(), C
         output::line("\nnewest rows:")?;
         metrics::print(rows)?;
     }
-    let events = client.json(&format!("/api/runs/{run_id}/events?limit={}", limit.max(1))).await?;
-    let events = cells::list(&events, "events");
     if events.is_empty() {
         return Ok(());
     }
@@ -121,18 +121,35 @@ pub async fn run(settings: Settings, args: ShowArgs, json: bool) -> Result<(), C
     output::records(&EVENT_COLUMNS, events, &Told { elsewhere: &["run_id"], shown_by: EVENTS_SHOWN_BY })
 }
 
-/// Every field that the run has, with all its digits, and its configuration.
-fn print_run(run: &Value) -> Result<(), CliError> {
+/// What the message that ended the run says of why: its error, else its reason.
+fn end_reason(run: &Value, events: &[Value]) -> Option<String> {
+    let ended = run["end_time"].as_str()?;
+    let end = events.iter().find(|event| event["timestamp"] == ended)?;
+    let payload: Value = serde_json::from_str(end["payload_json"].as_str()?).ok()?;
+    let sections = [&payload["data"]["details"], &payload["data"], &payload["details"], &payload];
+    let text =
+        |name: &&str| sections.iter().find_map(|section| section[*name].as_str()).filter(|text| !text.is_empty());
+    ["error", "exception", "reason"].iter().find_map(text).map(str::to_owned)
+}
+
+/// Every field that the run has, with all its digits, why it ended, and its configuration.
+fn print_run(run: &Value, end_reason: Option<String>) -> Result<(), CliError> {
     let Some(all) = run.as_object() else { return Ok(()) };
-    let rest = all.keys().map(String::as_str).filter(|name| !ORDER.contains(name) && *name != CONFIGURATION);
+    let is_shown = |name: &&str| ORDER.contains(name) || OTHERWISE_SHOWN.contains(name);
+    let rest = all.keys().map(String::as_str).filter(|name| !is_shown(name));
     let field = |name: &str| {
         let cell = match &run[name] {
             Value::String(text) if name == "status" => table::status(Some(text)),
-            value => cells::whole(value),
+            _ => cells::whole_field(run, name),
         };
         (!cell.is_empty()).then(|| (table::escaped(&name.replace('_', " ")), cell))
     };
-    output::fields(&ORDER.into_iter().chain(rest).filter_map(field).collect::<Vec<_>>())?;
+    let mut fields: Vec<_> = ORDER.into_iter().chain(rest).filter_map(field).collect();
+    if let Some(reason) = end_reason {
+        let behind = fields.iter().position(|(name, _)| name == "status").map_or(fields.len(), |at| at + 1);
+        fields.insert(behind, ("ended because".into(), table::text(Some(&reason))));
+    }
+    output::fields(&fields)?;
     let configuration = cells::configuration(run);
     if configuration.is_empty() {
         return Ok(());
@@ -188,4 +205,33 @@ fn aggregate(name: &str, of: &Value) -> Option<Vec<Cell>> {
             table::count(non_finite),
         ]
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_message_that_ended_a_run_says_why() {
+        let (ended, other) = ("2026-11-20T10:15:00.000000Z", "2026-11-20T10:14:00.000000Z");
+        let run = json!({"status": "failed", "end_time": ended});
+        let event =
+            |at: &str, payload: Value| json!({"timestamp": at, "type": "x", "payload_json": payload.to_string()});
+        for (payload, why) in [
+            (
+                json!({"type": "training_end", "error": "ValueError: nan", "reason": "exception"}),
+                Some("ValueError: nan"),
+            ),
+            (json!({"type": "training_end", "data": {"reason": "out of memory"}}), Some("out of memory")),
+            (json!({"type": "training_failed", "data": {"details": {"exception": "KeyError"}}}), Some("KeyError")),
+            (json!({"type": "training_end", "error": 0, "reason": ""}), None),
+        ] {
+            let events = [event(other, json!({"reason": "another"})), event(ended, payload.clone())];
+            assert_eq!(end_reason(&run, &events).as_deref(), why, "{payload}");
+        }
+        assert_eq!(end_reason(&json!({"end_time": null}), &[event(ended, json!({"reason": "x"}))]), None);
+        assert_eq!(end_reason(&run, &[]), None);
+    }
 }

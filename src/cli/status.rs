@@ -14,11 +14,12 @@ use super::{
     ask::{QueryClient, Target},
     cells,
     connect::{connect, escape_glob, failed},
-    output, table,
+    global::Global,
+    local_daemon, output, table,
     verdict::{SILENT_AGE_SECONDS, Verdict},
 };
 use crate::{
-    config::Settings,
+    config::{ClientConfig, Settings},
     logging::Chain,
     redis::{self, Resource, STATUS_VALUE, ValueLookup},
     render,
@@ -42,6 +43,28 @@ pub struct Args {
     look_in: Vec<PathBuf>,
     #[command(flatten)]
     target: Target,
+    /// Whether the daemon at `http.listen` is asked where Redis does not answer.
+    #[arg(skip)]
+    asks_local: bool,
+}
+
+impl Args {
+    /// The same with what the flags of every subcommand say: `--instance` names a daemon, too, and where flags name another Redis the
+    /// daemon of this machine is not meant.
+    ///
+    /// # Errors
+    /// When two daemons are named.
+    pub fn with_global(self, global: &Global) -> Result<Self, CliError> {
+        let asks_local = !global.names_settings() && self.target.url.is_none();
+        let daemon = match (self.daemon, &global.instance) {
+            (Some(daemon), Some(instance)) if daemon != *instance => {
+                let problem = format!("`{daemon}` and --instance {instance} name two daemons; name one");
+                return Err(CliError::Usage(problem));
+            }
+            (daemon, instance) => daemon.or_else(|| instance.clone()),
+        };
+        Ok(Self { daemon, asks_local, ..self })
+    }
 }
 
 /// What is shown at one moment.
@@ -100,10 +123,11 @@ async fn snapshot(settings: &Settings, args: &Args) -> Result<Snapshot, CliError
         return Ok(Snapshot { statuses: daemon_status(&daemon, args.daemon.as_deref()).await, orphans: None });
     }
     let dirs = orphan_search_dirs(settings, &args.look_in);
-    Ok(Snapshot {
-        statuses: statuses(settings, args.daemon.clone()).await,
-        orphans: Some(spool::orphans(&dirs, &settings.spool.dir)),
-    })
+    let statuses = match statuses(settings, args.daemon.clone()).await {
+        Err(error) => local_status(settings, args, error).await,
+        found => found,
+    };
+    Ok(Snapshot { statuses, orphans: Some(spool::orphans(&dirs, &settings.spool.dir)) })
 }
 
 fn show(snapshot: &Snapshot, args: &Args, json: bool) -> Result<(), CliError> {
@@ -153,7 +177,9 @@ fn outcome(snapshot: Snapshot, args: &Args) -> Result<(), CliError> {
     let statuses = snapshot.statuses?;
     if statuses.is_empty() {
         let subject = args.daemon.as_ref().map_or_else(|| "no daemon".into(), |daemon| format!("no daemon `{daemon}`"));
-        return Err(CliError::NegativeAnswer(format!("{subject} has reported its status in the last seconds")));
+        return Err(CliError::NegativeAnswer(format!(
+            "{subject} has reported its status in the last seconds; start one with `cascor-ingest run`, or correct `redis.url`"
+        )));
     }
     let unwell: Vec<String> = statuses
         .iter()
@@ -190,6 +216,22 @@ fn orphan((dir, report): &(PathBuf, Report)) -> Value {
         "pending": report.pending,
         "bytes": report.bytes,
     })
+}
+
+/// The status of the daemon that listens on this machine, where Redis does not answer; without one, this error.
+async fn local_status(settings: &Settings, args: &Args, error: CliError) -> Result<Vec<(String, Value)>, CliError> {
+    let Some(url) = local_daemon::listening(settings).filter(|_| args.asks_local) else { return Err(error) };
+    let client = ClientConfig { url: url.clone(), ..settings.client.clone() };
+    let Ok(Some(daemon)) = args.target.daemon(&Settings { client, ..settings.clone() }) else { return Err(error) };
+    match daemon_status(&daemon, args.daemon.as_deref()).await {
+        Ok(found) => {
+            if args.watch.is_none() {
+                terminal::print_notice(format_args!("{}; the daemon at {url} was asked instead", Chain(&error)));
+            }
+            Ok(found)
+        }
+        Err(_) => Err(error),
+    }
 }
 
 /// The status of the daemon behind `--url`.

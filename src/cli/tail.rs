@@ -28,7 +28,7 @@ pub struct TailArgs {
     /// The run: its id or its name, or the beginning of either; absent: the newest run, and each newer one.
     pub run: Option<String>,
     /// How many stored rows to begin with.
-    #[arg(long, short = 'n', default_value_t = 10, value_name = "N")]
+    #[arg(long, short = 'n', default_value_t = 10, value_name = "N", allow_negative_numbers = true)]
     pub limit: usize,
     /// End after this long.
     #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_duration)]

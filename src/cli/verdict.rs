@@ -141,9 +141,7 @@ fn streams(status: &Value) -> Option<Finding> {
         false => ("NOT READING", format!("does not read the stream `{name}`: {error}")),
     };
     let remedy = match error {
-        refused if refused.contains("ACL SETUSER") => {
-            "give this right to the daemon's user; deploy/streams.md lists all"
-        }
+        refused if refused.contains("ACL SETUSER") => "run this `ACL SETUSER` in Redis, as a user who may",
         other if other.contains("is no stream") => "delete or rename that key, or correct `redis.streams`",
         _ => "start Redis, or correct `redis.url`; the daemon connects by itself",
     };
@@ -161,8 +159,13 @@ fn store(status: &Value) -> Option<Finding> {
     }
     let since = problem["since"].as_str().and_then(|since| since.get(..19)).unwrap_or_default().replace('T', " ");
     let what = if problem["needs_attention"] == true { "the store is misconfigured" } else { "the store is away" };
-    let holds = cell(problem.get("holds"));
-    let text = format!("{what}, {holds} are held since {since}: {}", cell(problem.get("reason")));
+    let held = match problem["holds"].as_str() {
+        // `serve` has no spool.
+        Some("reads") => "nothing can be read".to_owned(),
+        Some("store") | None => "rows wait in the spool".to_owned(),
+        Some(_) => format!("{} wait in the spool", cell(problem.get("holds"))),
+    };
+    let text = format!("{what}, {held} since {since}: {}", cell(problem.get("reason")));
     let remedy = match cell(problem.get("remedy")) {
         none if none.is_empty() && problem["needs_attention"] == true => "mend what the reason names".to_owned(),
         none if none.is_empty() => "start the store; it is tried again, and records wait in the spool".to_owned(),

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use figment::{
     Figment,
+    error::{Actual, Kind},
     providers::{Format, Serialized, Toml},
     value::{Dict, Value},
 };
@@ -192,8 +193,7 @@ impl Layers {
         let candidate = self.figment.clone().merge(Serialized::default(key, value));
         match extract(&candidate) {
             Ok(_) => self.figment = candidate,
-            // The message quotes the list of known names, and each name in it.
-            Err(error) => self.problem(format!("`{key}` ({origin}): {}", error.kind).replace("``", "`")),
+            Err(error) => self.problem(format!("`{key}` ({origin}){}", wrong(&error.kind))),
         }
     }
 
@@ -204,9 +204,15 @@ impl Layers {
         true
     }
 
-    fn unknown(&mut self, key: &str, origin: &str) {
+    /// Every key that holds a value.
+    pub fn keys(&self) -> Vec<String> {
         let mut keys = Vec::new();
         leaf_keys("", &self.shape, &mut keys);
+        keys
+    }
+
+    fn unknown(&mut self, key: &str, origin: &str) {
+        let mut keys = self.keys();
         // A section may be misspelt, too.
         let sections: BTreeSet<_> =
             keys.iter().flat_map(|key| key.match_indices('.').map(|(at, _)| key[..at].to_owned())).collect();
@@ -250,6 +256,36 @@ impl Layers {
 fn extract(figment: &Figment) -> Result<Settings, Box<figment::Error>> {
     let merged = figment.find_value("").map_err(Box::new)?;
     Settings::deserialize(&merged).map_err(Box::new)
+}
+
+/// What is wrong with a value, behind its key: the words of the types are those of people.
+fn wrong(kind: &Kind) -> String {
+    let (found, expected) = match kind {
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => (found, expected),
+        // The message quotes the list of known names, and each name in it.
+        other => return format!(": {other}").replace("``", "`"),
+    };
+    let expected = match expected.as_str() {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" | "u64" | "usize" | "i32" | "i64" => "a whole number, 0 or more",
+        "f64" => "a number",
+        "a string" | "a borrowed string" | "path string" => "a text",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        other => other,
+    };
+    let found = match found {
+        Actual::Bool(value) => value.to_string(),
+        Actual::Unsigned(value) => value.to_string(),
+        Actual::Signed(value) => value.to_string(),
+        Actual::Float(value) => value.to_string(),
+        Actual::Str(text) => format!("`{text}`"),
+        Actual::Seq => "a list".into(),
+        Actual::Map => "a section".into(),
+        other => other.to_string(),
+    };
+    format!(" must be {expected}, not {found}")
 }
 
 /// The slot that `key` fills, and whether `key` names a file.

@@ -6,6 +6,7 @@
 
 mod client;
 mod credentials;
+mod environment;
 mod layers;
 mod legacy;
 mod lists;
@@ -27,7 +28,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{client::ClientConfig, url::Url};
+pub use self::{client::ClientConfig, environment::ENV_PREFIX, url::Url};
 use crate::{
     access, api, control, dead_letter, files, intake, latest, logging, redis,
     section::{self, require},
@@ -37,9 +38,6 @@ use crate::{
 };
 use layers::Layers;
 use precedence::Precedence;
-
-/// Prefix of the environment variables that set a key: `CASCOR_INGEST__SPOOL__CAPACITY` is `spool.capacity`.
-pub const ENV_PREFIX: &str = "CASCOR_INGEST__";
 
 /// The file that is read where none is named, if it exists: the settings of the service of this machine.
 pub const SYSTEM_FILE: &str = "/etc/cascor-ingest/config.toml";
@@ -163,12 +161,7 @@ fn load_for(sources: &ConfigSources, listens: bool) -> Result<Loaded, Problems> 
     }
     credentials::apply(&sources.env, &mut layers);
     legacy::apply(&sources.env, &mut layers);
-    for (name, text) in &sources.env {
-        if let Some(key) = name.strip_prefix(ENV_PREFIX) {
-            let key = key.to_ascii_lowercase().replace("__", ".");
-            layers.set_text(&key, text, Precedence::Environment, &format!("environment variable {name}"));
-        }
-    }
+    environment::apply(&sources.env, &mut layers);
     for (key, text) in &sources.flags {
         layers.set_text(key, text, Precedence::Flags, "command line");
     }
@@ -180,6 +173,7 @@ fn load_for(sources: &ConfigSources, listens: bool) -> Result<Loaded, Problems> 
     }
     settings.warnings(&mut warnings);
     settings.http.warnings(&mut warnings);
+    warnings.extend(settings.http.network_warning().filter(|_| listens));
     if problems.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(Problems(problems)) }
 }
 
@@ -242,8 +236,14 @@ impl Settings {
         self.log.problems(problems);
     }
 
-    /// Adds the problems of the files that the settings of a daemon's servers name.
+    /// Adds the problems of the files and directories that the settings of a daemon name.
     fn file_problems(&self, problems: &mut Vec<String>) {
+        for (key, dir) in
+            [("state_dir", &self.state_dir), ("spool.dir", &self.spool.dir), ("deadletter.dir", &self.dead_letter.dir)]
+        {
+            let problem = format!("`{key}`: `{}` is a file, not a directory", dir.display());
+            require(problems, !dir.is_file(), problem);
+        }
         self.redis.file_problems(problems);
         self.store.file_problems(problems);
         self.http.file_problems(problems);
@@ -265,6 +265,7 @@ impl Settings {
         let paths = dirs.into_iter().chain(secrets.into_iter().flatten());
         warnings.extend(paths.filter_map(|path| files::exposure(path)));
         self.redis.warnings(warnings);
+        self.spool.warnings(warnings);
         self.store.warnings(warnings);
     }
 

@@ -27,6 +27,7 @@ use crate::{
     redis::{Link, Resource},
     units::{self, Micros},
     wire::{Command, ReceivedCommand},
+    words::counted,
 };
 
 /// Flushes and resets under way at once.
@@ -157,7 +158,7 @@ impl Stage {
                 self.reset(job, started);
                 return None;
             }
-            _ => (Outcome::Ignored, "no command of ours".into()),
+            _ => (Outcome::Ignored, NO_COMMAND.into()),
         };
         Some(CommandResult { job, started, outcome, detail })
     }
@@ -228,7 +229,10 @@ impl Stage {
         let (latest_state, link) = (Arc::clone(&self.ports.latest_state), self.ports.link.clone());
         self.running.spawn(async move {
             let detail = match latest_state.clear(&link).await {
-                Ok(keys) => format!("the next message without a run id begins a run; {keys} keys deleted"),
+                Ok(keys) => {
+                    let keys = counted(keys, "key", "keys");
+                    format!("the next message without a run id begins a run; {keys} deleted")
+                }
                 Err(error) => format!("the next message without a run id begins a run; keys will expire: {error}"),
             };
             CommandResult { job, started, outcome: Outcome::Done, detail }
@@ -325,6 +329,8 @@ impl Stage {
 
 /// Detail of a command for another target.
 const NOT_ADDRESSED: &str = "addressed to somebody else";
+/// Detail of a command that no daemon knows.
+const NO_COMMAND: &str = "not a command of the daemon: pause, resume, flush, reset, status";
 
 async fn wait_stored(mut stored: watch::Receiver<u64>, end: u64, wait_limit: Duration) -> (Outcome, String) {
     let waited = timeout(wait_limit, stored.wait_for(|stored| *stored >= end)).await.map(|seen| seen.is_ok());

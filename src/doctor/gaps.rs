@@ -13,6 +13,7 @@ use crate::{
     render,
     store::{Store, StoreKind, cassandra::CassandraStore, sqlite as sqlite_store},
     units::{self, Micros},
+    words::counted,
 };
 
 const AREA: &str = "gaps";
@@ -90,10 +91,11 @@ fn streams_advice(gaps: &[GapRow]) -> Option<Finding> {
     let reasons: Vec<_> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let known: i64 = prevented.iter().filter_map(|gap| gap.lost).sum();
     let is_bound = prevented.iter().any(|gap| gap.lost.is_none());
+    let messages_were = |count: i64| counted(count.unsigned_abs(), "message was", "messages were");
     let lost = match (is_bound, known) {
         (true, 0) => "the number of lost messages is unknown".to_owned(),
-        (true, _) => format!("at least {known} messages were lost"),
-        (false, _) => format!("{known} messages were lost"),
+        (true, _) => format!("at least {} lost", messages_were(known)),
+        (false, _) => format!("{} lost", messages_were(known)),
     };
     let times = if prevented.len() == 1 { "once".to_owned() } else { format!("{} times", prevented.len()) };
     let what = format!(
@@ -102,7 +104,7 @@ fn streams_advice(gaps: &[GapRow]) -> Option<Finding> {
     );
     Some(
         Finding::advice(AREA, what)
-            .fix("let publishers send XADD in place of PUBLISH, and name the stream in `redis.streams` (deploy/streams.md)")
+            .fix("let publishers send XADD in place of PUBLISH, and name the stream in `redis.streams`: its entries wait for a daemon")
             .evidence(format!(
                 "`cascor-ingest gaps`: {}; {lost}; the newest began at {}",
                 reasons.join(", "),

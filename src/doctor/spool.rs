@@ -7,6 +7,7 @@ use crate::{
     config::Settings,
     logging::Chain,
     spool::{self, SpoolError},
+    words::counted,
 };
 
 const AREA: &str = "spool";
@@ -39,10 +40,10 @@ pub(super) fn inspect(settings: &Settings) -> Inspected {
             let holder =
                 found.holder.as_ref().map_or("no daemon".to_owned(), |holder| format!("process {}", holder.trim()));
             report.saw(format!(
-                "spool `{}`: {}, {} records wait, used by {holder}",
+                "spool `{}`: {}, {}, used by {holder}",
                 dir.display(),
                 bytes(found.bytes),
-                found.pending
+                counted(found.pending, "record waits", "records wait")
             ));
             report.extend(damage(dir, found));
         }
@@ -99,8 +100,8 @@ fn orphans(settings: &Settings, report: &mut Report) {
         let what = format!("records wait in a spool that no daemon uses, of instance `{}`", owner.escape_debug());
         let fix = format!("start that daemon, or `cascor-ingest spool drain {}`", dir.display());
         report.push(Finding::advice(AREA, what).fix(fix).evidence(format!(
-            "{} records in `{}`",
-            found.pending,
+            "{} in `{}`",
+            counted(found.pending, "record", "records"),
             dir.display()
         )));
     }

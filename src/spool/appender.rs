@@ -22,7 +22,7 @@ const LARGE_RECORD: usize = 1 << 20;
 /// How much of what is in memory is written at once when the disk is back: less than a disk that has a little room can take.
 const RECOVERY_BATCH_BYTES: u64 = 1 << 20;
 /// The part of the memory segment that only gaps, commands and receipts may use.
-const RESERVED_BYTES: u64 = 1 << 20;
+pub(super) const RESERVED_BYTES: u64 = 1 << 20;
 /// Syncs that may follow each other at once, so that a group delayed by scheduling does not delay the next. On average they are still
 /// an interval apart.
 const SYNC_BURST: u32 = 4;

@@ -214,4 +214,16 @@ impl Config {
             "`spool.capacity` must hold at least two segments (`spool.segment`)",
         );
     }
+
+    /// Adds what works, but is probably not meant.
+    pub fn warnings(&self, warnings: &mut Vec<String>) {
+        let least = ByteSize(2 * appender::RESERVED_BYTES);
+        if self.memory < least {
+            warnings.push(format!(
+                "`spool.memory` is below {least}: a part of it, {}, is kept for gaps and commands, so messages are dropped while the disk \
+                 takes no writes",
+                ByteSize(appender::RESERVED_BYTES)
+            ));
+        }
+    }
 }

@@ -239,7 +239,11 @@ fn encoding(payload: &[u8]) -> Result<Encoded<'_>, Rejection> {
             Ok(Encoded::Json(text.trim_end_matches([' ', '\t', '\n', '\r'])))
         }
         Some(0x80..=0x8f | 0xde | 0xdf) => Ok(Encoded::Pack(body)),
-        Some(byte) => Err(not_an_object(&format!("begins with byte 0x{byte:02x}"))),
+        Some(byte) => {
+            let begin =
+                if byte.is_ascii_graphic() { format!("`{}`", char::from(*byte)) } else { format!("byte 0x{byte:02x}") };
+            Err(not_an_object(&format!("begins with {begin}; a message is a JSON object or a MessagePack map")))
+        }
         None => Err(not_an_object("is empty")),
     }
 }

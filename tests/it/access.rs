@@ -1,8 +1,8 @@
 //! Servers that are absent, refuse the login or require TLS or a password; signals and ports of the operating system.
 
-use std::{fs, net::TcpListener, thread, time::Duration};
+use std::{fs, net::TcpListener, process::Child, thread, time::Duration};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -265,15 +265,30 @@ fn sigterm_without_a_store_ends_promptly_and_loses_nothing() {
 }
 
 #[test]
-fn a_second_sigterm_ends_at_once() {
-    let redis = Redis::start();
+fn two_signals_at_once_are_one_and_a_later_one_ends_at_once() {
+    let mut redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
-    // Both are pending before either is handled: standard signals of one number merge, so one is SIGINT.
-    daemon.process().signal(Signal::TERM);
+    // As when the program that started it sends SIGTERM after Ctrl-C in their terminal.
     daemon.process().signal(Signal::INT);
+    daemon.process().signal(Signal::TERM);
+    assert_eq!(daemon.process().wait(LIMIT).code(), Some(0), "{}", daemon.log());
+    assert!(daemon.log().contains("stopped"), "{}", daemon.log());
+
+    // A trainer that waits for Redis.
+    let mut demo = daemon.prepared(&["demo", "--rate", "100"]).spawn().unwrap();
+    let end = |demo: &Child| kill_process(Pid::from_child(demo), Signal::TERM).unwrap();
+    wait_until("the demo", LIMIT, || redis.subscribers("cascor:control") == 1);
+    thread::sleep(Duration::from_millis(500));
+    redis.pause();
+    thread::sleep(Duration::from_millis(200));
+    end(&demo);
+    thread::sleep(Duration::from_millis(1_500));
+    assert!(demo.try_wait().unwrap().is_none(), "it waits for an answer");
     let start = Instant::now();
-    daemon.process().wait(LIMIT);
+    end(&demo);
+    assert_eq!(demo.wait().unwrap().code(), Some(130));
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    redis.resume();
 }
 
 #[test]

@@ -134,6 +134,11 @@ fn a_flag_without_effect_is_refused_by_its_name() {
         (not_asked(&["deadletter", "list", "--ca", "/tmp/x"]), 2, "--ca has no effect"),
         (not_asked(&["control", "flush", "--timeout", "1s"]), 2, "--wait"),
         (not_asked(&["control", "pasue"]), 2, "`pasue`: did you mean `pause`?"),
+        (not_asked(&["runs", "--instance", "x"]), 2, "--instance has no effect: runs are those of the store"),
+        (not_asked(&["control", "pause", "--instance", "x"]), 2, "--target NAME sends to one daemon"),
+        (not_asked(&["status", "--instance", "nosuch"]), 1, "no daemon `nosuch` has reported its status"),
+        (not_asked(&["status", "--instance", "test"]), 0, ""),
+        (not_asked(&["status", "test", "--instance", "x"]), 2, "`test` and --instance x name two daemons"),
         (not_asked(&["runs", "--url", "ftp://x"]), 2, "`ftp://x` is no address of a daemon"),
     ];
     for (arguments, code, error) in cases {

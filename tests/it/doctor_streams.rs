@@ -14,11 +14,12 @@ use crate::{
     support::{
         daemon::{Builder, Daemon},
         redis::Redis,
-        resp,
+        resp, wait_until,
     },
 };
 
 const STREAM: &str = "cascor:training:stream";
+const LIMIT: Duration = Duration::from_secs(30);
 /// The rights of a daemon on streams, as `deploy/streams.md` lists them.
 const RIGHTS: &str = "+xreadgroup +xread +xack +xautoclaim +xrange +xgroup +xinfo +hget +hset +hdel +hincrby +eval +client|info +client|unblock";
 
@@ -81,7 +82,7 @@ fn what_is_wrong_with_a_stream_is_named_first_and_its_group_is_shown() {
     let output = daemon.command(&QUICK);
     in_memory.check("no append-only file", &output);
     let shown = String::from_utf8_lossy(&output.stdout);
-    assert!(shown.contains("1 consumers, 1 entries read and not acknowledged, 2 entries not read yet"), "{shown}");
+    assert!(shown.contains("1 consumer, 1 entry read and not acknowledged, 2 entries not read yet"), "{shown}");
 }
 
 #[test]
@@ -114,4 +115,20 @@ fn what_is_appended_to_streams_is_listened_to_like_what_is_published() {
     assert!(!shown.contains("no training message") && !shown.contains("no `timestamp`"), "{shown}");
     let groups = redis.client().command(&["XINFO", "GROUPS", STREAM]);
     assert_eq!(groups, resp::Value::Array(Vec::new()), "no group was made");
+}
+
+#[test]
+fn a_stream_that_no_daemon_reads_is_named_until_the_running_daemon_reads_it() {
+    let redis = Redis::start();
+    let without_streams = Daemon::on(&redis).prepare();
+    let shown = || String::from_utf8(without_streams.command(&QUICK).stdout).unwrap();
+    assert!(!shown().contains(STREAM), "{}", shown());
+    command(&redis, &["XADD", STREAM, "*", "data", "{\"run_id\": \"a\", \"epoch\": 1}"]);
+    let unread = shown();
+    let fix = format!("cascor-ingest run --set 'redis.streams=[\"{STREAM}\"]'");
+    assert!(unread.contains("and no daemon reads it") && unread.contains(&fix), "{unread}");
+    // The settings of `doctor` name no stream; those of the daemon of this name do.
+    let _daemon = reading(&redis, STREAM).start_ready();
+    wait_until("the streams of the daemon", LIMIT, || shown().contains(&format!("stream `{STREAM}`, group `")));
+    assert!(!shown().contains("no daemon reads it"), "{}", shown());
 }

@@ -196,7 +196,7 @@ fn a_second_daemon_on_the_same_state_is_refused_and_changes_nothing() {
     let second = daemon.command(&["run"]);
     assert!(!second.status.success());
     let error = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(error.contains("is in use by process"), "{error}");
+    assert!(error.contains("a daemon already runs here; stop it"), "{error}");
     redis.client().publish(TRAINING, metrics(1, 0.1));
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
 }

@@ -141,3 +141,64 @@ fn a_tail_shows_what_comes_in_order_and_once() {
     assert_eq!(epochs.last(), Some(&119), "{epochs:?}");
     assert!(epochs.len() >= 19, "{epochs:?}");
 }
+
+#[test]
+fn numbers_that_are_not_finite_are_told_apart_and_why_a_run_ended_is_shown() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).start_ready();
+    let publish = |text: &str| assert!(redis.client().publish(TRAINING, text) >= 1);
+    publish(r#"{"run_id": "big", "epoch": 1, "loss": 1e999, "val_loss": NaN}"#);
+    publish(r#"{"type": "training_end", "run_id": "big", "status": "failed", "error": "ValueError: too large"}"#);
+    wait_until("the end", LIMIT, || daemon.get("/api/runs").json()["runs"][0]["status"] == "failed");
+    let run = daemon.get("/api/runs").json()["runs"][0].clone();
+    assert_eq!(run["infinite"], json!({"final_train_loss": "Infinity"}), "{run}");
+    assert_eq!(run["non_finite"], json!(["final_train_loss", "final_val_loss"]), "{run}");
+    let listed = daemon.succeed(&["runs"]);
+    assert!(listed.lines().any(|line| line.contains(" inf") && line.contains("big")), "{listed}");
+    let shown = daemon.succeed(&["show", "big"]);
+    for (name, value) in
+        [("final train loss", "inf"), ("final val loss", "NaN"), ("ended because", "ValueError: too large")]
+    {
+        assert!(shown.lines().any(|line| line.starts_with(name) && line.ends_with(value)), "{name}: {shown}");
+    }
+    assert!(!shown.contains("non finite"), "{shown}");
+    // Nothing is known of another run, however it is asked for.
+    let nobody = "00000000-0000-4000-8000-000000000009";
+    for path in [
+        format!("/api/metrics/range?run_id={nobody}"),
+        format!("/api/metrics/range?run_id={nobody}&max_points=10"),
+        format!("/api/metrics/range?run_id={nobody}&fields=grad"),
+        format!("/api/export?run_id={nobody}"),
+    ] {
+        let answer = daemon.get(&path);
+        assert_eq!((answer.status, answer.json()["detail"].as_str()), (404, Some("Run not found")), "{path}");
+    }
+    let empty =
+        daemon.get(&format!("/api/metrics/range?run_id={}&end_time=2001-01-01", run["run_id"].as_str().unwrap()));
+    assert_eq!((empty.status, &empty.json()["count"]), (200, &json!(0)), "a part of a run without rows");
+}
+
+#[test]
+fn what_is_not_there_is_said_with_what_is() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).start_ready();
+    let refused = |words: &[&str], code: i32, said: &str| {
+        let output = daemon.command(words);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {error}");
+        assert!(error.contains(said), "{words:?}: {error}");
+    };
+    refused(&["cache", "get", "nosuch"], 1, "or there were none yet");
+    assert!(redis.client().publish(TRAINING, r#"{"type": "topology", "run_id": "r", "input_units": 2}"#) >= 1);
+    wait_until("the key", LIMIT, || daemon.command(&["cache", "get", "topology:latest"]).status.success());
+    refused(&["cache", "get", "nosuch"], 1, "or it has expired; there are `cascor:topology:");
+    refused(&["runs", "--limit", "-1"], 2, "it must be a whole number, at least 1");
+    refused(&["export", "r", "-o", "/nonexistent/x.csv"], 1, "there is no directory `/nonexistent`");
+    refused(&["backup", "/nonexistent/x"], 1, "there is no directory `/nonexistent`");
+    refused(&["deadletter", "export", "-o", "/nonexistent/x"], 1, "there is no directory `/nonexistent`");
+    let file = daemon.config_file();
+    refused(&["check", "--state-dir", file.to_str().unwrap()], 78, "is a file, not a directory");
+    let answer = daemon.post("/api/control", &json!({"command": 5}));
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("the body is no command ("), "{}", answer.body);
+}

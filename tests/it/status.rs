@@ -183,8 +183,15 @@ fn a_daemon_that_has_lost_redis_says_so_by_http() {
             && shown.starts_with("test: NOT SUBSCRIBED - does not receive `cascor:")
             && shown.contains("start Redis")
     });
+    // Without Redis the daemon of this machine is asked, unless another Redis is named.
     let away = daemon.command(&["status"]);
     assert!(away.status.code() == Some(1) && stderr(&away).contains("start Redis there"), "{}", stderr(&away));
+    assert!(stderr(&away).contains(&format!("the daemon at {url} was asked instead")), "{}", stderr(&away));
+    assert!(String::from_utf8_lossy(&away.stdout).starts_with("test: NOT SUBSCRIBED - "), "{away:?}");
+    for not_asked in [&["--url", ""][..], &["--redis-url", "redis://127.0.0.1:1/0"], &["other"]] {
+        let (code, shown) = verdict(&daemon, not_asked);
+        assert_eq!((code, shown.as_str()), (Some(1), ""), "{not_asked:?}");
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub use self::{
         cors::{self, CorsDecision, preflight},
         target,
     },
-    policy::AccessPolicy,
+    policy::{AccessPolicy, MAKE_A_TOKEN},
     recheck::{CurrentAnswer, OngoingAnswer},
     scope::Scope,
     session::{SessionKey, Sessions, cookie},

@@ -22,6 +22,10 @@ use crate::api::{
     error::ApiError,
 };
 
+/// What a person does where there are no tokens yet.
+pub const MAKE_A_TOKEN: &str =
+    "`cascor-ingest token new NAME admin` makes one, for the file that `http.tokens_file` names";
+
 /// The rule in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessPolicy {
@@ -51,7 +55,7 @@ impl AccessPolicy {
         headers: &HeaderMap,
         config: &Config,
     ) -> Result<(), ApiError> {
-        let needed = |why| Err(ApiError::new(StatusCode::UNAUTHORIZED, why));
+        let needed = |why: String| Err(ApiError::new(StatusCode::UNAUTHORIZED, why));
         let forbidden = |why: String| Err(ApiError::new(StatusCode::FORBIDDEN, why));
         let host = target::host(headers);
         match (self, scope) {
@@ -59,22 +63,24 @@ impl AccessPolicy {
             // Signing in brings a token, also through a proxy.
             (_, Scope::SignIn) if tokens => {}
             (Self::Network, scope) if scope != Scope::SignIn => {
-                return needed("a token is needed, because `http.listen` is not a loopback address");
+                let why = "a token is needed, because `http.listen` is not a loopback address";
+                let none = || needed(format!("{why}, and there are none yet: {MAKE_A_TOKEN}"));
+                return if tokens { needed(why.into()) } else { none() };
             }
             (_, Scope::Read) if tokens && config.anonymous_read == AnonymousRead::None => {
-                return needed("a token is needed; sign in, or send one as `Authorization: Bearer`");
+                return needed("a token is needed; sign in, or send one as `Authorization: Bearer`".into());
             }
             (_, Scope::Publish) if tokens => {
-                return needed("a token with the scope `publish` is needed; send one as `Authorization: Bearer`");
+                let why = "a token with the scope `publish` is needed; send one as `Authorization: Bearer`";
+                return needed(why.into());
             }
             (_, Scope::Admin) if tokens => {
-                return needed(
-                    "a token with the scope `admin` is needed; sign in, or send one as `Authorization: Bearer`",
-                );
+                let why = "a token with the scope `admin` is needed; sign in, or send one as `Authorization: Bearer`";
+                return needed(why.into());
             }
             _ if is_proxied(headers) => {
                 let why = "a request through a proxy needs a token (`http.tokens_file`)";
-                return if tokens { needed(why) } else { forbidden(why.into()) };
+                return if tokens { needed(why.into()) } else { forbidden(why.into()) };
             }
             _ if !is_loopback(host) => {
                 let host = host.escape_debug();
@@ -128,6 +134,16 @@ mod tests {
             let checked = access.without_token(scope, false, &headers, &config).is_ok();
             assert_eq!(checked, allowed, "{access:?} {scope:?} {host:?} {origin:?}");
         }
+    }
+
+    #[test]
+    fn where_there_are_no_tokens_yet_the_refusal_says_how_to_make_one() {
+        let refusal = |tokens| {
+            let asked = AccessPolicy::Network.without_token(Scope::Read, tokens, &HeaderMap::new(), &Config::default());
+            format!("{:?}", asked.unwrap_err())
+        };
+        assert!(refusal(false).contains("`cascor-ingest token new NAME admin`"), "{}", refusal(false));
+        assert!(!refusal(true).contains("token new"), "{}", refusal(true));
     }
 
     #[test]

@@ -80,7 +80,9 @@ fn with_target_hint(error: ApiError, own_intake: Option<&IntakeHandle>) -> ApiEr
 
 /// The command with an id, by which its receipt is recognised; also as bytes.
 fn with_id(body: &Bytes, limits: &Limits) -> Result<(Command, Vec<u8>), ApiError> {
-    let wrong = |rejection: Rejection| ApiError::bad_request(rejection.to_string());
+    let wrong = |Rejection { reason, detail }: Rejection| {
+        ApiError::bad_request(format!("the body is no command ({}): {detail}", reason.as_str()))
+    };
     let mut command = wire::decode_control(body, limits).map_err(wrong)?;
     if command.id.is_some() {
         return Ok((command, body.to_vec()));

@@ -143,7 +143,7 @@ fn answer(submitted: &Submitted) -> ApiResult {
         return json_answer(&json!({ "accepted": accepted, "rejected": rejected }));
     };
     let taken = submitted.taken;
-    let detail = format!("{why}: {taken} messages are taken, of the beginning; send the others again");
+    let detail = format!("{why}: the first {taken} are taken; send the others again");
     let body = json!({ "detail": detail, "taken": taken, "accepted": accepted, "rejected": rejected });
     Ok(unavailable(&body))
 }

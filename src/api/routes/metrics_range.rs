@@ -52,6 +52,9 @@ pub async fn range(State(state): State<ApiState>, params: Params) -> ApiResult {
     let fields = fields::named(&params, FIELDS_MAX)?;
     let mut reservation = Reservation::reserve_page(&state.memory).await;
     let (rows, next) = reservation.page::<MetricsRow>(&*state.store, &query).await?;
+    if rows.is_empty() {
+        run_lookup::require_known(&state, run_id).await?;
+    }
     if fields.is_empty() {
         return reservation.json(&RowsPage { metrics: JsonRows(&rows), count: rows.len(), next, exact: true });
     }
@@ -119,6 +122,9 @@ async fn downsampled(state: &ApiState, params: &Params, query: RangeQuery) -> Ap
     let mut reducer = Reducer::new(axis, fields.len(), points, raw).until(until);
     scan::scan(&*state.store, query, &fields, &mut reducer).await?;
     let curve = reducer.finish();
+    if curve.points.is_empty() {
+        run_lookup::require_known(state, run_id).await?;
+    }
     fields::require_known(state, &[run_id], &fields, |n| curve.has_value(n)).await?;
     let bounds = (
         curve.points.iter().map(|point| point.oldest_at).min(),

@@ -77,7 +77,7 @@ pub async fn list(State(state): State<ApiState>, params: Params) -> ApiResult {
     let parse = |text: &str| run_cursor::parse(text, fingerprint, sort.is_some());
     query.from = params
         .cursor("before", parse)
-        .map_err(|error| error.append_detail(" with the same filters"))?
+        .map_err(|error| error.append_detail("; a list goes on with the same filters and order"))?
         .unwrap_or_default();
     let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
     let read = || -> BoxFuture<'_, _> {

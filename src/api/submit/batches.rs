@@ -23,6 +23,9 @@ const BATCH_MESSAGES: usize = 128;
 /// A batch ends with the message that reaches this size.
 const BATCH_BYTES: usize = 256 << 10;
 
+/// Why messages are not durable.
+const NO_ROOM: &str = "the spool is full, or its disk takes no writes";
+
 /// What became of the messages of a request.
 #[derive(Debug, Default)]
 pub struct Submitted {
@@ -123,12 +126,12 @@ impl Submitted {
     async fn add(&mut self, pending: Pending) -> Result<(), &'static str> {
         let Ok(ack) = pending.ack.await else { return Err("the daemon is stopping") };
         if !ack.durable && ack.taken > 0 {
-            return Err("the disk of the spool takes no writes");
+            return Err(NO_ROOM);
         }
         let before = self.taken;
         self.rejected.extend(ack.rejected.into_iter().map(|(n, rejection)| (before + n, rejection)));
         self.taken += ack.taken;
-        if ack.taken < pending.messages { Err("the spool is full, or its disk takes no writes") } else { Ok(()) }
+        if ack.taken < pending.messages { Err(NO_ROOM) } else { Ok(()) }
     }
 }
 

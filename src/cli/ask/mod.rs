@@ -326,11 +326,12 @@ async fn next_frame(body: &mut Body) -> Result<Option<Frame<Bytes>>, axum::Error
     poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await.transpose()
 }
 
-/// The user of this command, by the name of the login session.
+/// The user of this command: the name of the login session, else that of the user's number.
 fn user_name() -> String {
     let named =
         ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
-    named.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+    let uid = rustix::process::getuid().as_raw();
+    named.or_else(|| access::login_name(uid)).unwrap_or_else(|| format!("uid {uid}"))
 }
 
 /// A value of a query, or a part of a path, percent-encoded.

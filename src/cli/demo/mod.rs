@@ -21,9 +21,11 @@ use uuid::Uuid;
 
 use super::{CliError, connect::connect_for_long, output};
 use crate::{
+    app::signals,
     config::Settings,
     demo::trainer::{Plan, Trainer},
     render, terminal, units,
+    words::counted,
 };
 use commands::{Command, Commands};
 use progress::ProgressLines;
@@ -82,7 +84,7 @@ enum Format {
 /// A run, and the envelope of its messages.
 struct Run {
     trainer: Trainer,
-    run_id: Uuid,
+    run_id: String,
     seq: u64,
 }
 
@@ -110,12 +112,9 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     }
     let target = Target::of(&args, &settings.redis)?;
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // In this order, so that a second signal ends at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
-            .map_err(|error| CliError::failed("failed to listen for signals", error))?;
-    }
+    let flag = Arc::clone(&interrupted);
+    signals::on_interrupt(move || flag.store(true, Ordering::Relaxed))
+        .map_err(|error| CliError::failed("failed to listen for signals", error))?;
     let client = connect_for_long(&settings.redis).await?;
     let commands = Commands::listen(&settings.redis).await?;
     if let Some(why) = target.unread(&client, &settings.redis).await {
@@ -134,7 +133,8 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
         }));
     }
     let name = target.name();
-    output::line(&format!("published {published} messages of {} runs on {name} in {seconds:.1} s", demo.started))
+    let (messages, runs) = (counted(published, "message", "messages"), counted(demo.started, "run", "runs"));
+    output::line(&format!("published {messages} of {runs} on {name} in {seconds:.1} s"))
 }
 
 impl Demo {
@@ -164,7 +164,9 @@ impl Demo {
             ..Plan::default()
         };
         self.started += 1;
-        Run { trainer: Trainer::new(plan), run_id: Uuid::new_v4(), seq: 0 }
+        // A text is the name of the run, too.
+        let run_id = format!("two_spirals-{:08x}", Uuid::new_v4().as_fields().0);
+        Run { trainer: Trainer::new(plan), run_id, seq: 0 }
     }
 
     /// Publishes what is due at each tick; returns how many messages Redis accepted. Fails when the ACL forbids it.
@@ -244,7 +246,7 @@ impl Demo {
         message["timestamp"] = Value::from(render::time(self.last_time));
         message["seq"] = Value::from(run.seq);
         if !self.args.no_run_id {
-            message["run_id"] = Value::from(run.run_id.to_string());
+            message["run_id"] = Value::from(run.run_id.as_str());
         }
         run.seq += 1;
         let bytes = match self.args.format {

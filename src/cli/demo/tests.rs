@@ -27,7 +27,7 @@ fn each_run_counts_its_own_messages() {
     let messages = drain(&mut demo, 10_000);
     assert!(demo.is_over());
     for run in &demo.runs {
-        let own: Vec<_> = messages.iter().filter(|message| message["run_id"] == run.run_id.to_string()).collect();
+        let own: Vec<_> = messages.iter().filter(|message| message["run_id"] == run.run_id).collect();
         assert!(own.iter().enumerate().all(|(seq, message)| message["seq"] == seq), "contiguous from 0");
         assert_eq!((&own[0]["type"], &own[own.len() - 1]["type"]), (&"training_start".into(), &"training_end".into()));
     }

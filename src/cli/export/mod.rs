@@ -29,7 +29,7 @@ use super::{
     output::{self, Permissions},
     progress::{bar_style, style},
 };
-use crate::{config::Settings, files, render, terminal, units::Micros};
+use crate::{config::Settings, files, render, terminal, units::Micros, words::counted};
 
 /// Arguments of `export`.
 #[derive(Clone, Debug, clap::Args)]
@@ -113,6 +113,7 @@ pub async fn run(settings: Settings, mut args: ExportArgs, json: bool) -> Result
         let reply = sink.write_body(reply, &output::failed).await?;
         return verify_checksum(args.format(), &sink, reply.trailers()).map(drop);
     };
+    output::require_directory_of(file)?;
     let part = file.with_file_name(format!("{}.part", name(file)?));
     let partial = if args.resume { find_partial_export(args, &ids, file, &part)? } else { None };
     let cursor = partial.as_ref().map(|partial| partial.cursor.clone()).or(args.cursor.clone());
@@ -145,7 +146,11 @@ pub async fn run(settings: Settings, mut args: ExportArgs, json: bool) -> Result
     files::replace(&meta_file, format!("{meta:#}\n").as_bytes(), mode).map_err(failed(&meta_file))?;
     // The side file of the whole export replaces that of the part.
     let _ = fs::remove_file(&part_meta);
-    if json { output::json(&meta) } else { output::line(&format!("{} rows in {}", meta["rows"], file.display())) }
+    if json {
+        output::json(&meta)
+    } else {
+        output::line(&format!("{} in {}", counted(meta["rows"].as_u64().unwrap_or(0), "row", "rows"), file.display()))
+    }
 }
 
 /// The earlier export to continue; an error, and nothing changed, if it is a different one.

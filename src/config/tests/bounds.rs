@@ -66,6 +66,13 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("http.memory = \"15MiB\"", "http.memory", "16MiB"),
     ("http.max_header = \"7KiB\"", "http.max_header", "8KiB"),
     ("log.level = \"x=loud\"", "log.level", "cannot be read"),
+    ("http.connections = -5", "http.connections", "must be a whole number, 0 or more, not -5"),
+    ("http.connections = \"many\"", "http.connections", "must be a whole number, 0 or more, not `many`"),
+    ("http.required = 1", "http.required", "must be true or false, not 1"),
+    ("instance = 5", "instance", "must be a text, not 5"),
+    ("redis.training_channels = 5", "redis.training_channels", "must be a list, not 5"),
+    ("store.cassandra.port = 70000", "store.cassandra.port", "must be a whole number from 0 to 65535, not 70000"),
+    ("spool.dir = \"/etc/passwd\"", "spool.dir", "`/etc/passwd` is a file, not a directory"),
 ];
 
 /// The same for keys of `store.cassandra`.

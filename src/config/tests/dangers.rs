@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::{Case, PASSWORD};
+use crate::config::load_to_listen;
 
 fn warnings(case: &Case) -> Vec<String> {
     case.load().unwrap().warnings
@@ -101,5 +102,26 @@ fn files_that_other_users_may_write_or_read_are_a_warning() {
         let found = warnings(&case);
         assert_eq!(found.len(), usize::from(warned), "{name} {mode:o}: {found:?}");
         assert!(found.iter().all(|warning| warning.contains("chmod")), "{found:?}");
+    }
+}
+
+#[test]
+fn an_address_beyond_this_machine_without_tokens_is_a_warning_to_what_listens() {
+    let open = Case::new().flag("http.listen", "0.0.0.0:8050");
+    let found = load_to_listen(&open.sources).unwrap().warnings;
+    assert!(found.len() == 1 && found[0].contains("`cascor-ingest token new NAME admin`"), "{found:?}");
+    assert!(warnings(&open).is_empty(), "a command that reads serves nobody");
+    for listen in ["127.0.0.1:8050", ""] {
+        let case = Case::new().flag("http.listen", listen);
+        assert_eq!(load_to_listen(&case.sources).unwrap().warnings, [""; 0], "{listen}");
+    }
+}
+
+#[test]
+fn a_memory_segment_that_messages_have_no_part_of_is_a_warning() {
+    for (memory, warned) in [("1MiB", true), ("2MiB", false), ("32MiB", false)] {
+        let found = warnings(&Case::new().flag("spool.memory", memory));
+        assert_eq!(found.len(), usize::from(warned), "{memory}: {found:?}");
+        assert!(found.iter().all(|warning| warning.contains("`spool.memory` is below 2MiB")), "{found:?}");
     }
 }

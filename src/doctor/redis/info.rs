@@ -122,7 +122,7 @@ impl Info {
                 Some(Finding::stops(AREA, what).fix("use Redis 7, or Valkey").evidence(evidence))
             }
             (6, _) => {
-                let what = "Redis is older than version 7: ACL rules in parentheses, which deploy/redis uses, are unknown to it";
+                let what = "Redis is older than version 7: ACL rules in parentheses are unknown to it";
                 Some(Finding::advice(AREA, what).fix("use Redis 7, or Valkey").evidence(evidence))
             }
             _ => None,

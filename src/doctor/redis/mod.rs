@@ -55,19 +55,25 @@ pub(super) async fn examine(settings: &Settings, listen: Duration) -> Report {
     let client = &connected.client;
     // First and alone: on a server of another kind the other questions are not answered.
     let ping = round_trip(client).await;
-    match ask(client, "INFO", &["everything"]).await.map(text) {
+    let info = match ask(client, "INFO", &["everything"]).await.map(text) {
         Ok(info) => {
             let info = Info::parse(&info);
             let answered =
                 ping.map_or(String::new(), |ping| format!(", answers in {:.1} ms", ping.as_secs_f64() * 1e3));
             report.saw(format!("Redis {}{answered}", info.describe()));
-            report.extend(info.findings(settings));
             if !info.is_plain() {
+                report.extend(info.findings(settings));
                 return report;
             }
+            Some(info)
         }
-        Err(error) => report.push(not_answered("version, role, mode and memory", "INFO", &error)),
-    }
+        Err(error) => {
+            report.push(not_answered("version, role, mode and memory", "INFO", &error));
+            None
+        }
+    };
+    let settings = &streams::with_those_of_daemon(settings, client).await;
+    report.extend(info.iter().flat_map(|info| info.findings(settings)));
     let (server, heard, names) = tokio::join!(
         Box::pin(examine_server(settings, client)),
         Box::pin(messages::examine(settings, listen)),
@@ -159,7 +165,7 @@ fn exposure(settings: &Settings) -> Vec<Finding> {
     let (has_login, is_encrypted) = (config.has_password(), config.uses_tls());
     let mut findings = Vec::new();
     if !has_login {
-        let fix = "deploy/redis makes users; set `redis.username` and `redis.password_file`";
+        let fix = "set a password in Redis (`requirepass`, or users by `ACL SETUSER`), then `redis.password_file` and `redis.username` here";
         findings.push(if is_local {
             let what = "Redis takes connections without a password: every local user may publish, send commands and delete keys";
             Finding::advice(AREA, what).fix(fix)

@@ -1,4 +1,4 @@
-//! The streams that are configured: whether their keys are streams that this login may read, and how far their group is.
+//! The streams that are configured, or that the running daemon reads: whether their keys are streams that this login may read, and how far their group is.
 
 use fred::{clients::Client, types::Value};
 
@@ -6,14 +6,51 @@ use super::{AREA, ask, grant};
 use crate::{
     config::Settings,
     doctor::{Finding, Report},
-    redis::{Acl, Resource},
+    redis::{Acl, Resource, STATUS_VALUE, ValueLookup, read_value},
+    words::counted,
 };
 
 /// What the settings do where the key is no stream.
 const CORRECT: &str = "delete or rename that key, or correct `redis.streams`";
 
+/// The settings with the streams that the running daemon of this name reads, where these settings name none: it may have been started
+/// with other ones.
+pub(super) async fn with_those_of_daemon(settings: &Settings, client: &Client) -> Settings {
+    let mut settings = settings.clone();
+    if settings.redis.streams.is_empty() {
+        let key = format!("{}ingest:{}", settings.redis.key_prefix, settings.instance);
+        if let Ok(ValueLookup::Usable(status)) = read_value(client, &key, STATUS_VALUE).await {
+            settings.redis.streams = names_of(&status);
+        }
+    }
+    settings
+}
+
+/// The streams of a status.
+fn names_of(status: &str) -> Vec<String> {
+    let status: serde_json::Value = serde_json::from_str(status).unwrap_or_default();
+    let streams = status["redis"]["streams"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let names = streams.iter().filter_map(|stream| stream["name"].as_str());
+    names.filter(|name| !name.chars().any(char::is_control)).map(str::to_owned).collect()
+}
+
+/// The stream of the examples, where no stream is read: what was appended to it is stored by no daemon without a group of it.
+async fn unread(settings: &Settings, client: &Client) -> Option<Finding> {
+    let stream = format!("{}training:stream", settings.redis.key_prefix);
+    let groups: Vec<Value> = ask(client, "XINFO", &["GROUPS", &stream]).await.ok()?.into_array();
+    groups.is_empty().then(|| {
+        let what = format!("there are entries in the stream `{stream}`, and no daemon reads it");
+        let fix =
+            format!("`redis.streams = [\"{stream}\"]`, or `cascor-ingest run --set 'redis.streams=[\"{stream}\"]'`");
+        Finding::advice(AREA, what).fix(fix).evidence(format!("XINFO GROUPS {stream}: empty; `redis.streams` is empty"))
+    })
+}
+
 pub(super) async fn examine(settings: &Settings, client: &Client) -> Report {
     let (mut report, acl) = (Report::default(), Acl::of(&settings.redis));
+    if settings.redis.streams.is_empty() {
+        report.extend(unread(settings, client).await);
+    }
     for stream in &settings.redis.streams {
         match ask(client, "XINFO", &["GROUPS", stream]).await {
             Ok(groups) => report.saw(describe(stream, &settings.redis.group, &groups)),
@@ -45,12 +82,15 @@ fn describe(stream: &str, group: &str, groups: &Value) -> String {
         return format!("stream `{stream}`: no group `{group}` yet");
     };
     let number = |name: &str| field(ours, name).and_then(|value| value.as_u64());
-    let shown = |count: Option<u64>| count.map_or_else(|| "an unknown number of".to_owned(), |count| count.to_string());
+    let shown = |name: &str, one: &str, many: &str| match number(name) {
+        None => format!("an unknown number of {many}"),
+        Some(count) => counted(count, one, many),
+    };
     format!(
-        "stream `{stream}`, group `{group}`: {} consumers, {} entries read and not acknowledged, {} entries not read yet",
-        shown(number("consumers")),
-        shown(number("pending")),
-        shown(number("lag"))
+        "stream `{stream}`, group `{group}`: {}, {} read and not acknowledged, {} not read yet",
+        shown("consumers", "consumer", "consumers"),
+        shown("pending", "entry", "entries"),
+        shown("lag", "entry", "entries")
     )
 }
 
@@ -62,5 +102,17 @@ fn field(of: &Value, name: &str) -> Option<Value> {
             let list = list.clone().into_array();
             list.chunks_exact(2).find(|pair| pair[0].as_str().as_deref() == Some(name)).map(|pair| pair[1].clone())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_streams_of_a_daemon_are_those_of_its_status() {
+        let status = r#"{"redis": {"streams": [{"name": "a", "lag": 0}, {"name": "b\u001b[1m"}, {"lag": 1}]}}"#;
+        assert_eq!(names_of(status), ["a"]);
+        assert!(names_of("{}").is_empty() && names_of("no JSON").is_empty());
     }
 }

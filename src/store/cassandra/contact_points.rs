@@ -37,6 +37,9 @@ fn parts(entry: &str) -> Result<(&str, Option<&str>), &'static str> {
         }
         _ => entry,
     };
+    if plain.contains("://") || plain.contains('/') {
+        return Err("is no host: write the host alone, or host:port, without a scheme or path");
+    }
     let (host, port) = split(plain)?;
     host::check(host)?;
     Ok((host, port))
@@ -97,6 +100,9 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(address(entry, 9042).ok().as_deref(), expected, "{entry}");
+        }
+        for url in ["http://x/y", "http://c1", "c1/ks", "cassandra://c1:9042/ks"] {
+            assert!(address(url, 9042).unwrap_err().starts_with("is no host: write the host alone"), "{url}");
         }
     }
 }

@@ -82,7 +82,7 @@ impl CassandraStore {
             config: config.clone(),
             retention: retention.clone(),
             metrics,
-            state: watch::Sender::new(State::Down { failure: down, since: units::now() }),
+            state: watch::Sender::new(State::Down { failure: down, since: units::now(), is_logged: false }),
             restarts: AtomicU64::new(0),
             given_names: GivenNames::default(),
             write_times: WriteTimes::default(),
@@ -219,7 +219,7 @@ impl Store for CassandraStore {
     fn problem(&self) -> Option<Problem> {
         match &*self.state.borrow() {
             State::Up(_) => None,
-            State::Down { failure, since } => Some(Problem::of("store", &failure.clone().into(), *since)),
+            State::Down { failure, since, .. } => Some(Problem::of("store", &failure.clone().into(), *since)),
         }
     }
 

@@ -53,7 +53,12 @@ pub(super) struct LiveSession {
 /// State seen by calls.
 #[derive(Clone, Debug)]
 pub(super) enum State {
-    Down { failure: ConnectFailure, since: Micros },
+    Down {
+        failure: ConnectFailure,
+        since: Micros,
+        /// False until the first attempt has failed.
+        is_logged: bool,
+    },
     Up(Arc<LiveSession>),
 }
 
@@ -216,7 +221,7 @@ impl CassandraStore {
     /// Why there is no usable session.
     pub async fn connect(&self) -> Result<(), crate::store::StoreError> {
         self.establish(&mut None, true).await.map_err(|failure| {
-            self.report_failure(&failure);
+            self.set_down(&failure);
             failure.into()
         })
     }
@@ -294,32 +299,52 @@ impl CassandraStore {
         }
     }
 
-    /// Makes every call fail with `failure` from now on; logs changes.
+    /// Makes every call fail with `failure` from now on; logs the first failure, and changes.
     fn report_failure(&self, failure: &ConnectFailure) {
+        if !self.set_down(failure) {
+            return;
+        }
+        match failure.class {
+            ErrorClass::Unavailable => {
+                warn!(error = %failure, "Cassandra is unavailable, and is tried again; what is received waits in the spool");
+            }
+            _ => error!(error = %failure, "Cassandra needs attention; what is received waits in the spool"),
+        }
+    }
+
+    /// Makes every call fail with `failure` from now on. Returns whether the log does not have it yet.
+    fn set_down(&self, failure: &ConnectFailure) -> bool {
         self.metrics.store_connected.set(0);
         let (is_new, since) = match &*self.state.borrow() {
             State::Up(_) => (true, units::now()),
             // Outage texts name addresses and ports of single attempts, so only their class is compared; for problems that need
             // manual repair every change is logged.
-            State::Down { failure: old, since } => {
+            State::Down { failure: old, since, is_logged } => {
                 let same_kind = old.class == failure.class;
-                let news = !same_kind || (failure.class != ErrorClass::Unavailable && old != failure);
+                let news = !is_logged || !same_kind || (failure.class != ErrorClass::Unavailable && old != failure);
                 (news, if same_kind { *since } else { units::now() })
             }
         };
-        self.state.send_replace(State::Down { failure: failure.clone(), since });
-        if is_new {
-            match failure.class {
-                ErrorClass::Unavailable => warn!(error = %failure, "Cassandra is unavailable"),
-                _ => error!(error = %failure, "Cassandra needs attention; events are kept in the spool"),
-            }
-        }
+        self.state.send_replace(State::Down { failure: failure.clone(), since, is_logged: true });
+        is_new
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{metrics::Metrics, store::Retention};
+
+    #[test]
+    fn the_first_failure_is_logged_and_then_every_change() {
+        let store = CassandraStore::new(&Config::default(), &Retention::default(), Metrics::new());
+        let refused = |port| ConnectFailure::unavailable(format!("no node answers at 127.0.0.1:{port}"));
+        assert!(store.set_down(&refused(1)), "a server that is absent from the start");
+        assert!(!store.set_down(&refused(2)), "the same outage");
+        assert!(store.set_down(&ConnectFailure::misconfigured("a password")));
+        assert!(!store.set_down(&ConnectFailure::misconfigured("a password")));
+        assert!(store.set_down(&refused(1)), "another trouble");
+    }
 
     #[test]
     fn replicas_are_those_of_the_preferred_datacenter() {

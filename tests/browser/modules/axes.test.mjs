@@ -68,6 +68,8 @@ test("places are told as people read them", () => {
   assert.equal(place("step", 100000), "100,000");
   assert.equal(place("epoch", 12), "12");
   assert.equal(place("epoch", 12.34567), "12.346");
+  assert.equal(place("epoch", 1.5, true), "1", "rows that share an epoch are spread within it");
+  assert.deepEqual(marks("epoch", true).values(null, [1, 1.25, 1.5, 2]), ["1", "", "", "2"]);
   assert.equal(place("relative", 3723), "1 h 2 min");
   assert.equal(place("step", null), "–");
   assert.deepEqual(marks("relative").values(null, [0, 0.5, 30, 90, 3600, 5400, 86400]), ["0", "0.5 s", "30 s", "1:30", "1 h", "1:30 h", "1 d"]);

@@ -3,7 +3,7 @@ import { test } from "node:test";
 
 import { differences } from "../../../src/api/dashboard/compare/differences.js";
 import { parts, room } from "../../../src/api/dashboard/runs/align.js";
-import { columnOf, configKeys, defaults, named } from "../../../src/api/dashboard/runs/columns.js";
+import { columnOf, configKeys, defaults, named, ran } from "../../../src/api/dashboard/runs/columns.js";
 import { flatten, valueText } from "../../../src/api/dashboard/runs/config.js";
 import * as query from "../../../src/api/dashboard/runs/query.js";
 import { allShown, clicked, counted, coverage } from "../../../src/api/dashboard/runs/selection.js";
@@ -12,6 +12,19 @@ import { walk } from "../../../src/api/dashboard/runs/walk.js";
 const run = (id, config = null, more = {}) => ({
   run_id: `0000000${id}-0000-4000-8000-000000000000`, run_name: `run-${id}`, display_name: null, status: "completed", tags: [], non_finite: [],
   config_json: config && JSON.stringify(config), start_time: "2026-11-20T10:15:00Z", last_event_time: "2026-11-20T10:16:00Z", duration_seconds: 60, ...more,
+});
+
+test("a number that JSON does not have is its name", () => {
+  const big = run(1, null, { final_train_loss: null, final_val_loss: null, final_epoch: null, non_finite: ["final_train_loss", "final_val_loss"], infinite: { final_train_loss: "-Infinity" } });
+  const shown = (key) => columnOf(key).show(big);
+  assert.deepEqual(["final_train_loss", "final_val_loss", "final_epoch"].map(shown), ["-Infinity", "NaN", ""]);
+});
+
+test("a run of less than a second took as long as from its start to its end", () => {
+  const took = (more) => ran(run(1, null, more));
+  assert.equal(took({}), "1 min 0 s");
+  assert.equal(took({ duration_seconds: 0, end_time: "2026-11-20T10:15:00.250Z" }), "250 ms");
+  assert.equal(took({ duration_seconds: 0, start_time: null }), "< 1 s");
 });
 
 test("a query comes back from its address", () => {

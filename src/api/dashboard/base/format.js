@@ -2,6 +2,13 @@
 
 const DASH = "–";
 
+/** A field of a row: a number that JSON does not have is its name, `NaN`, `Infinity` or `-Infinity`. */
+export function fieldOf(row, name) {
+  const value = row[name];
+  if (value !== null && value !== undefined) return value;
+  return (row.non_finite || []).includes(name) ? (row.infinite || {})[name] ?? "NaN" : value;
+}
+
 /** A loss or a weight: four digits that matter. */
 export function number(value, digits = 4) {
   if (value === null || value === undefined) return DASH;
@@ -13,6 +20,9 @@ export function number(value, digits = 4) {
 }
 
 export const count = (value) => (value === null || value === undefined ? DASH : Number(value).toLocaleString("en"));
+
+/** A number with its noun: `1 row`, `2 rows`. */
+export const counted = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
 
 export const percent = (value) => (value === null || value === undefined ? DASH : `${(value * 100).toFixed(1)} %`);
 

@@ -70,7 +70,7 @@ function streams({ redis }) {
   if (!stream) return null;
   const error = stream.error || "";
   const remedy = error.includes("ACL SETUSER")
-    ? "give this right to the daemon's user; deploy/streams.md lists all"
+    ? "run this `ACL SETUSER` in Redis, as a user who may"
     : error.includes("is no stream")
       ? "delete or rename that key, or correct `redis.streams`"
       : "start Redis, or correct `redis.url`; the daemon connects by itself";
@@ -78,6 +78,12 @@ function streams({ redis }) {
   return stream.reading
     ? finding("RESTRICTED", `the stream \`${stream.name}\` is read, but not looked after${why}`, remedy)
     : finding("NOT READING", `does not read the stream \`${stream.name}\`${why}`, remedy);
+}
+
+/** What a problem of the store keeps from being done; `serve` has no spool. */
+function held(holds) {
+  if (holds === "reads") return "nothing can be read";
+  return `${!holds || holds === "store" ? "rows" : holds} wait in the spool`;
 }
 
 function store(status) {
@@ -90,7 +96,7 @@ function store(status) {
   }
   const what = problem.needs_attention ? "the store is misconfigured" : "the store is away";
   const since = (problem.since || "").slice(0, 19).replace("T", " ");
-  const text = `${what}, ${problem.holds} are held since ${since}: ${problem.reason}`;
+  const text = `${what}, ${held(problem.holds)} since ${since}: ${problem.reason}`;
   return finding("HELD", text, problem.remedy || (problem.needs_attention ? "mend what the reason names" : START_THE_STORE));
 }
 

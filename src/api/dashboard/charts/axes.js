@@ -99,9 +99,10 @@ export function choose({ rows, withEpoch, withStep, values, epochs }) {
   return { kinds, best: withStep >= withEpoch ? "step" : "epoch" };
 }
 
-/** A place on the axis, for the legend. */
-export function place(kind, value) {
+/** A place on the axis, for the legend. `isSpread`: where a row is within its epoch is no number of the trainer's. */
+export function place(kind, value, isSpread = false) {
   if (value === null || value === undefined) return "–";
+  if (isSpread && kind === "epoch") return place(kind, Math.floor(value));
   if (kind === "wall") return `${date(value * 1000)}, ${clock(value * 1000)}`.replace(/, (\d\d:\d\d), /, ", ");
   if (kind === "relative") return duration(value);
   return kind === "epoch" && !Number.isInteger(value) ? value.toFixed(3) : Number(value.toPrecision(9)).toLocaleString("en");
@@ -110,11 +111,11 @@ export function place(kind, value) {
 /** Distances of the marks of a length of time, in seconds. */
 const TIME_MARKS = [0.001, 0.01, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 30 * DAY, 365 * DAY];
 
-/** How uPlot marks the axis. */
-export function marks(kind) {
+/** How uPlot marks the axis; `isSpread` as for [place]. */
+export function marks(kind, isSpread = false) {
   if (kind === "wall") return {};
   if (kind === "relative") return { incrs: TIME_MARKS, values: (u, values) => values.map(shortDuration) };
-  return { values: (u, values) => values.map((value) => count(value)) };
+  return { values: (u, values) => values.map((value) => (isSpread && !Number.isInteger(value) ? "" : count(value))) };
 }
 
 const count = (value) => (Math.abs(value) >= 1e6 ? `${number(value / 1e6, 6)}M` : Math.abs(value) >= 1e4 ? `${number(value / 1e3, 6)}k` : String(Number(value.toFixed(6))));

@@ -141,14 +141,14 @@ export class Chart {
       width: this.box.clientWidth,
       height: this.height,
       padding: [10, 18, 0, 0],
-      series: [{ label: kind === "wall" || kind === "relative" ? "time" : kind, value: (u, v) => place(kind, v) }, ...this.columns.map((column) => this.#series(column, hidden))],
+      series: [{ label: kind === "wall" || kind === "relative" ? "time" : kind, value: (u, v) => place(kind, v, this.content.isSpread) }, ...this.columns.map((column) => this.#series(column, hidden))],
       bands: this.#bands(),
       scales: {
         x: { time: kind === "wall", range: (u, low, high) => this.content.range ?? padded(low, high) },
         y: log ? { distr: 3, range: (u, low, high) => logRange(low, high) } : {},
       },
       axes: [
-        { ...axis, size: 28, space: 64, ...marks(kind) },
+        { ...axis, size: 28, space: 64, ...marks(kind, this.content.isSpread) },
         {
           ...axis,
           size: 54,

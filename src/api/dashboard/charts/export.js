@@ -2,6 +2,7 @@
 
 import { get } from "../base/api.js";
 import { colour, h } from "../base/dom.js";
+import { fieldOf } from "../base/format.js";
 
 const PAGE = 10000;
 const MARGIN = 14;
@@ -53,7 +54,7 @@ async function rowsOf(runId, fields, progress) {
   do {
     const answer = await get("api/metrics/range", { run_id: runId, order: "asc", limit: PAGE, cursor, field: [...head.slice(1), ...fields] });
     for (const row of answer.metrics) {
-      const values = fields.map((name) => (row.non_finite.includes(name) ? row.infinite?.[name] ?? "NaN" : row[name]));
+      const values = fields.map((name) => fieldOf(row, name));
       if (values.some((value) => value !== null)) lines.push([...head.map((name) => row[name]), ...values].map(cell).join(","));
     }
     cursor = answer.next;

@@ -282,7 +282,7 @@ export class Curves {
       return { label, stroke: colours[at], lost: isLost(view, label), ...columns };
     });
     const percent = chart.fields.every((label) => /(^|_)accuracy$/.test(label) && (view.best(label, Math.max) ?? 2) <= 1 && (view.best(label, Math.min) ?? -1) >= 0);
-    this.grid.chartOf(card).set({ kind, x, lines, range: choice.range, log: choice.log, percent });
+    this.grid.chartOf(card).set({ kind, x, isSpread: kind === "epoch" && !this.run.fraction, lines, range: choice.range, log: choice.log, percent });
     const odd = view.odd.filter(({ name }) => chart.fields.includes(name)).length;
     const exact = view.exact === true ? "exact" : `${count(view.time.length)} points of ${count(view.exact.of)}`;
     const { replaced } = batch.series;

@@ -6,7 +6,7 @@ import { clock, count, number } from "../base/format.js";
 
 const EVENTS = 200;
 const GAPS = 50;
-const WORDS = ["status", "phase", "reason", "correlation", "hidden_unit_index"];
+const WORDS = ["status", "phase", "reason", "error", "correlation", "hidden_unit_index"];
 
 function line(row) {
   let payload = {};

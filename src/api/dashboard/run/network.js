@@ -1,7 +1,7 @@
 // The network as it grows: inputs at the left, each hidden unit a layer of its own, outputs at the right.
 
 import { s, h, show } from "../base/dom.js";
-import { number } from "../base/format.js";
+import { counted, number } from "../base/format.js";
 
 const [WIDTH, HEIGHT, MARGIN] = [640, 300, 34];
 const UNITS_MAX = 60;
@@ -92,7 +92,7 @@ function assumed({ inputs, hidden, outputs }) {
 export function draw(box, network) {
   const { inputs, hidden, outputs } = network;
   if (inputs + hidden + outputs === 0) return show(box, h("p", { class: "empty" }, "No snapshot of the network yet."));
-  const words = `${inputs} inputs, ${hidden} hidden units, ${outputs} outputs`;
+  const words = [counted(inputs, "input"), counted(hidden, "hidden unit"), counted(outputs, "output")].join(", ");
   if (inputs + hidden + outputs > UNITS_MAX) {
     return show(box, h("p", { class: "empty" }, `${words}: too many to draw.`));
   }

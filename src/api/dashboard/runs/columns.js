@@ -1,6 +1,6 @@
 // The columns of the table of runs: what a run shows in each, and which there are.
 
-import { ago, count, date, duration, number, percent, runName, seconds, statusOf } from "../base/format.js";
+import { ago, count, date, duration, fieldOf, number, percent, runName, seconds, statusOf } from "../base/format.js";
 import { configOf, valueText } from "./config.js";
 import { metrics } from "./metric_cache.js";
 import { headOf, metricOf, titleOf, written } from "./metric_keys.js";
@@ -9,7 +9,10 @@ const CONFIG = "config.";
 /** Configuration keys that the table shows by itself, when they differ. */
 const CONFIG_SHOWN = 3;
 
-const finite = (key, write) => (run) => (run[key] === null && (run.non_finite || []).includes(key) ? "NaN" : run[key] === null || run[key] === undefined ? "" : write(run[key]));
+const finite = (key, write) => (run) => {
+  const value = fieldOf(run, key) ?? "";
+  return typeof value === "string" ? value : write(value);
+};
 const text = (key) => (run) => run[key] || "";
 const DAY = 86400;
 const MOMENT = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false });
@@ -23,8 +26,11 @@ const when = (key) => (run) => {
 
 /** How long a run took, or has taken until now. */
 export function ran(run) {
-  if (run.duration_seconds !== null && run.duration_seconds !== undefined) return duration(run.duration_seconds);
   const from = seconds(run.start_time);
+  // The daemon counts whole seconds.
+  if (run.duration_seconds === 0 && from !== null && run.end_time) return duration(Math.max(0, seconds(run.end_time) - from));
+  if (run.duration_seconds === 0) return "< 1 s";
+  if (run.duration_seconds !== null && run.duration_seconds !== undefined) return duration(run.duration_seconds);
   const to = statusOf(run) === "running" ? Date.now() / 1000 : seconds(run.last_event_time);
   return from === null || to === null ? "–" : duration(Math.max(0, to - from));
 }

@@ -2,7 +2,7 @@
 
 import { h, show, coalesced } from "../base/dom.js";
 import { get } from "../base/api.js";
-import { ago, count, number, runName, seconds, short, statusOf } from "../base/format.js";
+import { ago, count, fieldOf, number, runName, seconds, short, statusOf } from "../base/format.js";
 import { live } from "../base/stream.js";
 import { byStart, changed, known, listen, speaks, take } from "./known.js";
 import { pick, picked } from "./picks.js";
@@ -77,7 +77,7 @@ function shown() {
 
 function entry(run) {
   const status = statusOf(run);
-  const loss = run.final_train_loss === null && (run.non_finite || []).includes("final_train_loss") ? "NaN" : run.final_train_loss;
+  const loss = fieldOf(run, "final_train_loss");
   return h(
     "li",
     { class: `entry ${run.run_id === current ? "current" : ""}`, "data-run": run.run_id },

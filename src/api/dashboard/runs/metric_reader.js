@@ -1,5 +1,6 @@
 // Reads the metrics of the runs that are shown, for the columns that are chosen: a few requests at once, and none for what is known.
 
+import { fieldOf } from "../base/format.js";
 import { labelOf } from "../charts/metrics.js";
 import { versionOf } from "./metric_cache.js";
 import { metricKey, metricOf } from "./metric_keys.js";
@@ -17,9 +18,8 @@ const AGGREGATE_FIELDS = 256;
 /** The last value of a metric in these rows, the newest first; undefined: none has one. */
 export function newest(rows, label) {
   for (const row of rows) {
-    const value = row[label];
+    const value = fieldOf(row, label);
     if (value !== null && value !== undefined) return value;
-    if ((row.non_finite || []).includes(label)) return (row.infinite || {})[label] ?? "NaN";
   }
   return undefined;
 }
