@@ -91,7 +91,7 @@ pub async fn complete(
     let message = message("training_end", &json!(run_id), data);
     let outcome = targets.message(&message).await?;
     targets.record_change(&caller, "complete_run", &json!(run_id));
-    wait_for_status(&state, run_id, &outcome.status).await;
+    wait_for_status(&state, run_id, outcome.status).await;
     json_answer(&json!({ "run_id": run_id, "status": outcome.status }))
 }
 
