@@ -162,7 +162,7 @@ impl Server {
     pub async fn probe(&self) -> Result<(), Fault> {
         let stream = self.connect().await?;
         if self.tls.is_some() {
-            self.handshake(stream).await?;
+            self.encrypt(stream).await?;
         }
         Ok(())
     }
@@ -203,10 +203,6 @@ impl Server {
     /// Why it fails.
     pub async fn encrypt(&self, stream: TcpStream) -> Result<Channel, Fault> {
         self.handshake_if_set(stream).await
-    }
-
-    async fn handshake(&self, stream: TcpStream) -> Result<(), Fault> {
-        self.handshake_if_set(stream).await.map(drop)
     }
 
     async fn handshake_if_set(&self, stream: TcpStream) -> Result<Channel, Fault> {
