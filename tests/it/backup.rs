@@ -219,7 +219,12 @@ fn a_backup_of_a_full_spool_has_every_record_that_is_on_disk() {
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
     let blocker = Connection::open(daemon.database()).unwrap();
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
-    client.publish_all(TRAINING, &(1..4_000).map(metrics).collect::<Vec<_>>()).unwrap();
+    let messages: Vec<_> = (1..4_000).map(metrics).collect();
+    // What arrives together is written together, or not at all: parts much smaller than the spool.
+    for part in messages.chunks(100) {
+        client.publish_all(TRAINING, part).unwrap();
+        thread::sleep(Duration::from_millis(20));
+    }
     let spool = || daemon.get("/api/status").json()["spool"].clone();
     wait_until("a full spool", LIMIT, || spool()["healthy"] == false);
     let durable = spool()["durable"].as_u64().unwrap();
