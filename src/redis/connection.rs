@@ -31,6 +31,14 @@ const EVENT_BUFFER_CAPACITY: usize = 16;
 /// Watches whether another server has taken over. Its output is how long messages may have been missed by then.
 pub type Watch = Pin<Box<dyn Future<Output = Duration> + Send>>;
 
+/// Returns when another server has taken over, and for how long messages may have been missed; never where nothing watches.
+pub async fn moved_away(watch: &mut Option<Watch>) -> Duration {
+    match watch {
+        Some(watch) => watch.await,
+        None => pending().await,
+    }
+}
+
 /// A connection that is up. Dropping it closes it.
 pub struct Connected {
     /// To send commands with.
@@ -54,16 +62,10 @@ impl Drop for Connected {
 impl Connected {
     /// Returns when the connection is closed, or when another server has taken over. It may be dropped and called again.
     pub async fn lost(&mut self) {
-        let moved = async {
-            match &mut self.watch {
-                Some(watch) => _ = watch.await,
-                None => pending().await,
-            }
-        };
         tokio::select! {
             biased;
             _ = &mut self.task => {}
-            () = moved => {}
+            _ = moved_away(&mut self.watch) => {}
         }
     }
 

@@ -21,7 +21,7 @@ pub use self::{
     address::redact,
     config::{CHANNEL_BYTES, Config},
     connect::connect,
-    connection::{Connected, Watch},
+    connection::{Connected, Watch, moved_away},
     keys::{delete, scan},
     link::{Link, Outages},
     login::{ConnectError, settings},

@@ -1,6 +1,6 @@
 //! The control channel of a trainer, which sends no receipts.
 
-use std::{future::pending, pin::Pin, time::Duration};
+use std::{pin::Pin, time::Duration};
 
 use serde_json::Value;
 use tokio::time::sleep;
@@ -59,12 +59,6 @@ impl Commands {
                     continue;
                 }
             };
-            let moved = async {
-                match &mut opened.watch {
-                    Some(watch) => _ = watch.await,
-                    None => pending().await,
-                }
-            };
             tokio::select! {
                 message = opened.subscription.next_message(LARGE_VALUE) => match message {
                     Ok((_, payload)) => {
@@ -77,7 +71,7 @@ impl Commands {
                         self.connection = Connection::Opening(Box::pin(subscribe_again(self.redis.clone())));
                     }
                 },
-                () = moved => self.connection = Connection::Opening(Box::pin(subscribe_again(self.redis.clone()))),
+                _ = redis::moved_away(&mut opened.watch) => self.connection = Connection::Opening(Box::pin(subscribe_again(self.redis.clone()))),
             }
         }
     }

@@ -229,7 +229,7 @@ impl Subscription {
             self.stream.write_all(&bytes).await?;
             self.stream.flush().await
         };
-        timeout(REPLY_TIMEOUT, sent).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        in_time(sent).await
     }
 
     /// Sends a command, and takes its reply out from behind the messages that came before it, which stay. The inner error is Redis's.
@@ -247,9 +247,7 @@ impl Subscription {
                     behind += end;
                 }
                 Ok(Item { kind: Kind::Message { .. }, .. }) | Err(NoItem::Incomplete) if unread.len() < UNREAD_MAX => {
-                    timeout(REPLY_TIMEOUT, self.fill())
-                        .await
-                        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                    in_time(self.fill()).await?;
                 }
                 Ok(Item { kind: Kind::Reply { .. }, end }) if pongs > 0 => {
                     (behind, pongs) = (behind + end, pongs - 1);
@@ -277,6 +275,11 @@ impl Subscription {
         self.input.copy_within(start + length.., start);
         self.input.truncate(self.input.len() - length);
     }
+}
+
+/// What the future gives, unless it takes longer than [`REPLY_TIMEOUT`].
+async fn in_time(step: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    timeout(REPLY_TIMEOUT, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 fn malformed() -> io::Error {

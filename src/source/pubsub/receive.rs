@@ -16,7 +16,7 @@ use crate::{
     lifecycle::Signal,
     logging::Chain,
     memory::LARGE_VALUE,
-    redis::{PING_INTERVAL, Received, SILENCE_TIMEOUT, Subscription, Watch},
+    redis::{PING_INTERVAL, Received, SILENCE_TIMEOUT, Subscription, moved_away},
     source::role::Role,
     units::{self, Micros},
 };
@@ -317,14 +317,6 @@ async fn arrived_at_former(former: &mut Option<Former>) -> io::Result<()> {
         biased;
         arrived = session.subscription.arrived() => arrived,
         () = sleep_until(*until) => Err(io::ErrorKind::TimedOut.into()),
-    }
-}
-
-/// Returns when another server has taken over: for how long messages may have been missed.
-async fn moved_away(watch: &mut Option<Watch>) -> Duration {
-    match watch {
-        Some(watch) => watch.await,
-        None => pending().await,
     }
 }
 

@@ -71,15 +71,27 @@ impl Commands {
     }
 
     async fn read_group(&self, most: usize, wait: bool) -> Result<ReadEntries, StreamError> {
-        let (count, block) = (most.to_string(), READ_BLOCK.as_millis().to_string());
-        let block: &[&str] = if wait { &["BLOCK", &block] } else { &[] };
-        let head = ["GROUP", &self.group, &self.consumer, "COUNT", &count];
-        let arguments: Vec<_> = [&head[..], block, &["STREAMS", &self.key, ">"]].concat();
-        let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
-        let command = CustomCommand::new_static("XREADGROUP", ClusterHash::from(self.key.as_str()), true);
-        let options = Options { timeout: Some(READ_BLOCK + ANSWER_TIMEOUT), ..Options::default() };
-        let reply: Result<Value, RedisError> = self.client.with_options(&options).custom(command, arguments).await;
-        let entries = read_entries(&reply.map_err(|error| self.classify(error))?)?;
+        let head = ["GROUP", &self.group, &self.consumer, "COUNT", &most.to_string()].map(str::to_owned);
+        let entries = self.read("XREADGROUP", head.to_vec(), ">", wait).await?;
         Ok(ReadEntries { more: entries.len() >= most, entries })
+    }
+
+    /// Reads the stream from there on by this command, which begins with these words. When there are no entries, waits for one, if it is to
+    /// wait.
+    pub(super) async fn read(
+        &self,
+        name: &'static str,
+        mut words: Vec<String>,
+        from: &str,
+        wait: bool,
+    ) -> Result<Vec<Entry>, StreamError> {
+        if wait {
+            words.extend(["BLOCK".to_owned(), READ_BLOCK.as_millis().to_string()]);
+        }
+        words.extend(["STREAMS", &self.key, from].map(str::to_owned));
+        let command = CustomCommand::new_static(name, ClusterHash::from(self.key.as_str()), true);
+        let options = Options { timeout: Some(READ_BLOCK + ANSWER_TIMEOUT), ..Options::default() };
+        let reply: Result<Value, RedisError> = self.client.with_options(&options).custom(command, words).await;
+        Ok(read_entries(&reply.map_err(|error| self.classify(error))?)?)
     }
 }

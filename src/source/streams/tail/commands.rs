@@ -1,17 +1,13 @@
 //! The commands of a reader without a group.
 
-use fred::{
-    error::Error as RedisError,
-    interfaces::ClientLike,
-    types::{ClusterHash, CustomCommand, Value, config::Options},
-};
+use fred::types::Value;
 
 use crate::{
     event::EntryId,
     source::streams::{
-        commands::{ANSWER_TIMEOUT, Commands, READ_BLOCK, StreamError},
+        commands::{Commands, StreamError},
         measure::measure,
-        reply::{Entry, Snapshot, UnexpectedReply, read_entries, read_snapshot},
+        reply::{Entry, Snapshot, UnexpectedReply, read_snapshot},
     },
 };
 
@@ -77,14 +73,7 @@ impl Commands {
         count: usize,
         waits: bool,
     ) -> Result<Vec<Entry>, StreamError> {
-        let mut words = vec!["COUNT".to_owned(), count.to_string()];
-        if waits {
-            words.extend(["BLOCK".to_owned(), READ_BLOCK.as_millis().to_string()]);
-        }
-        words.extend(["STREAMS".to_owned(), self.key.clone(), after.to_string()]);
-        let command = CustomCommand::new_static("XREAD", ClusterHash::from(self.key.as_str()), true);
-        let options = Options { timeout: Some(READ_BLOCK + ANSWER_TIMEOUT), ..Options::default() };
-        let reply: Result<Value, RedisError> = self.client.with_options(&options).custom(command, words).await;
-        Ok(read_entries(&reply.map_err(|error| self.classify(error))?)?)
+        let head = vec!["COUNT".to_owned(), count.to_string()];
+        self.read("XREAD", head, &after.to_string(), waits).await
     }
 }
