@@ -2,7 +2,11 @@
 //! On SQLite. The exponent of an axis is the slope of CPU per event between its ends, both on logarithmic scales: 0 does not grow,
 //! 1 grows in proportion.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::time::{Instant, sleep};
@@ -10,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     Error, Options,
-    daemon::{Daemon, Store, directory, environment},
+    daemon::{BINARY, Daemon, Store, directory, environment},
     histogram,
     load::{Pace, publish_at},
     quantile,
@@ -80,9 +84,11 @@ async fn once(options: &Options, load: Load, value: u64) -> Result<f64, Error> {
     let runs: Vec<Uuid> = (0..load.runs).map(|_| Uuid::new_v4()).collect();
     let database = state.path().join("cascor.db");
     if load.rows + load.former_runs > 0 {
-        // The daemon makes the tables.
-        Daemon::launch(state.path(), &environment)?.wait_ready(Duration::from_secs(20))?;
-        sleep(Duration::from_secs(1)).await;
+        let applied =
+            Command::new(BINARY).args(["schema", "apply"]).envs(environment.clone()).stdout(Stdio::null()).status()?;
+        if !applied.success() {
+            return Err("the tables were not made".into());
+        }
         fill(&database, runs[0], load)?;
     }
     let daemon = Daemon::launch(state.path(), &environment)?;
