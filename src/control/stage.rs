@@ -265,6 +265,7 @@ impl Stage {
             .pause_barrier
             .send_replace(self.pause.map_or(PauseBarrier::None, |pause| PauseBarrier::At(pause.after)));
         self.metrics.writer_paused.set(i64::from(self.pause.is_some()));
+        self.ports.latest_state.status_changed();
     }
 
     async fn persist(&self) -> Result<(), String> {

@@ -115,6 +115,7 @@ pub async fn flusher(deps: FlusherDeps, mut stop: Signal) -> Result<(), Infallib
                 flusher.write_status(&instance, status(), &mut name_conflict).await;
                 continue;
             }
+            () = flusher.latest_state.status_changed.notified() => status_timer.reset_immediately(),
             Ok(()) = pressure.changed() => {
                 flusher.latest_state.drop_large();
                 continue;

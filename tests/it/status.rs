@@ -68,6 +68,28 @@ fn a_killed_daemon_gives_no_answer_while_its_status_is_still_there_and_an_idle_o
 }
 
 #[test]
+fn a_pause_is_in_the_status_before_its_next_tick() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).start_ready();
+    wait_verdict(&daemon, "test: OK - ", 0);
+    let mut client = redis.client();
+    let delays: Vec<Duration> = (0..16)
+        .map(|round| {
+            let paused = round % 2 == 0;
+            let sent = Instant::now();
+            client.publish("cascor:control", if paused { "pause" } else { "resume" });
+            wait_until("the status", LIMIT, || {
+                client.get_json("cascor:ingest:test").is_some_and(|status| status["paused"] == paused)
+            });
+            sent.elapsed()
+        })
+        .collect();
+    // With the ticks alone, a second apart, half of them would be late.
+    let soon = delays.iter().filter(|delay| **delay < Duration::from_millis(500)).count();
+    assert!(soon >= 14, "{delays:?}");
+}
+
+#[test]
 fn lag_grows_while_paused_and_while_the_store_is_away_and_the_verdict_says_why() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).start_ready();

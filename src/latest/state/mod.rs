@@ -47,6 +47,7 @@ pub struct LatestState {
     enabled: bool,
     pub(super) prefix: String,
     pub(super) changed: Notify,
+    pub(super) status_changed: Notify,
     /// Held while keys are written or deleted, so that a deletion is not undone by a write already under way.
     pub(super) write_lock: tokio::sync::Mutex<()>,
     /// Budget of large values while they are written.
@@ -161,6 +162,7 @@ impl LatestState {
             enabled: config.enabled,
             prefix: prefix.to_owned(),
             changed: Notify::new(),
+            status_changed: Notify::new(),
             write_lock: tokio::sync::Mutex::default(),
             memory,
             metrics,
@@ -179,6 +181,11 @@ impl LatestState {
             runs: old.runs,
             ..config.clone()
         };
+    }
+
+    /// The status of the daemon is written to Redis now, not with the next tick: a person who has just sent a command looks at it.
+    pub fn status_changed(&self) {
+        self.status_changed.notify_one();
     }
 
     /// How long the status of the daemon lives in Redis.
