@@ -26,7 +26,7 @@ pub async fn record_edit(state: &ApiState, caller: &Caller, what: &'static str, 
     }
     let row = Row::Control(row);
     let (table, partition) = row.destination();
-    if let Err(error) = state.store.write(&Batch { table, partition, rows: vec![row] }).await {
+    if let Err(error) = state.store.write(&Batch { table, partition, rows: vec![row].into() }).await {
         error!(error = %Chain(&error), what, %run, author, "the author of a change to a run is recorded in this log alone");
     }
 }

@@ -130,7 +130,7 @@ mod tests {
         for gap in gaps {
             let row = Row::Gap(gap);
             let (table, partition) = row.destination();
-            store.write(&Batch { table, partition, rows: vec![row] }).await.unwrap();
+            store.write(&Batch { table, partition, rows: vec![row].into() }).await.unwrap();
         }
         store
     }

@@ -154,8 +154,8 @@ pub struct Batch {
     pub table: Table,
     /// The partition that all rows share.
     pub partition: Partition,
-    /// At least one row.
-    pub rows: Vec<Row>,
+    /// At least one row. Shared, so that a store that writes on a thread of its own needs no copy of them.
+    pub rows: Arc<Vec<Row>>,
 }
 
 /// What a failed call means for the caller.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -108,7 +109,7 @@ impl Batches {
             Some(open) => &mut open.pending,
             None => self.open(key, since, ready),
         };
-        pending.batch.rows.push(row);
+        Arc::make_mut(&mut pending.batch.rows).push(row);
         pending.origins.push(origin);
         pending.bytes += bytes;
         if pending.batch.rows.len() >= rows_max || pending.exceeds(0, bytes_max) {
@@ -151,7 +152,7 @@ impl Batches {
                 due.number == self.opened || open.get(&due.key).is_some_and(|open| open.number == due.number)
             });
         }
-        let batch = Batch { table: key.table, partition: key.partition, rows: Vec::new() };
+        let batch = Batch { table: key.table, partition: key.partition, rows: Arc::default() };
         let pending = PendingBatch { batch, origins: Vec::new(), bytes: 0 };
         let open = OpenBatch { number: self.opened, pending };
         &mut self.open.entry(key).insert_entry(open).into_mut().pending

@@ -142,12 +142,12 @@ pub async fn write_batch(
             }
             Err(StoreError::Rejected(error)) => {
                 let message = Chain(&*error).to_string();
-                let rows = part.batch.rows.into_iter().zip(part.origins);
+                let rows = Arc::unwrap_or_clone(part.batch.rows).into_iter().zip(part.origins);
                 outcome.refused.extend(rows.map(|(row, origin)| (origin, row, message.clone())));
             }
             Err(error) => {
                 while let Some(mut next) = rest.pop() {
-                    part.batch.rows.append(&mut next.batch.rows);
+                    Arc::make_mut(&mut part.batch.rows).extend(Arc::unwrap_or_clone(next.batch.rows));
                     part.origins.append(&mut next.origins);
                     part.bytes += next.bytes;
                 }
@@ -291,7 +291,7 @@ async fn write_tags(store: &dyn Store, mut part: RunRow, refused: &mut Vec<Refus
 /// Writes a vanished dataset again. A refusal is logged only: the message is confirmed already.
 async fn write_dataset(store: &dyn Store, dataset: DatasetRow) -> Result<(), StoreError> {
     let partition = Partition::Id(dataset.dataset_id);
-    let batch = Batch { table: Table::Datasets, partition, rows: vec![Row::Dataset(dataset)] };
+    let batch = Batch { table: Table::Datasets, partition, rows: vec![Row::Dataset(dataset)].into() };
     match store.write(&batch).await {
         Err(StoreError::Rejected(error)) => {
             tracing::error!(error = %Chain(&*error), "the store refuses a restored dataset");
@@ -308,10 +308,10 @@ fn lowest(columns: ColumnSet) -> ColumnSet {
 /// Leaves the first half and returns the second.
 fn split_half(part: &mut PendingBatch) -> PendingBatch {
     let half = part.batch.rows.len() / 2;
-    let rows = part.batch.rows.split_off(half);
+    let rows = Arc::make_mut(&mut part.batch.rows).split_off(half);
     let origins = part.origins.split_off(half);
     let bytes = rows.iter().map(row_bytes).sum();
     part.bytes = part.bytes.saturating_sub(bytes);
-    let batch = Batch { table: part.batch.table, partition: part.batch.partition, rows };
+    let batch = Batch { table: part.batch.table, partition: part.batch.partition, rows: rows.into() };
     PendingBatch { batch, origins, bytes }
 }

@@ -52,7 +52,7 @@ async fn fill(store: &dyn Store, rows: i64, extra: BTreeMap<String, f64>, rest: 
             rest_json: rest.clone().map(Into::into),
         };
         let (table, partition) = Row::Metrics(row.clone()).destination();
-        store.write(&Batch { table, partition, rows: vec![Row::Metrics(row)] }).await.unwrap();
+        store.write(&Batch { table, partition, rows: vec![Row::Metrics(row)].into() }).await.unwrap();
     }
 }
 
@@ -71,7 +71,7 @@ fn snapshot(n: i64, topology_json: String) -> Batch {
         weights_summary: None,
     });
     let (table, partition) = row.destination();
-    Batch { table, partition, rows: vec![row] }
+    Batch { table, partition, rows: vec![row].into() }
 }
 
 /// A daemon on a store with such a run.

@@ -82,7 +82,7 @@ pub fn metrics_row(run_id: Uuid, at: i64, n: i32) -> MetricsRow {
 
 pub fn batch(rows: Vec<Row>) -> Batch {
     let (table, partition) = rows[0].destination();
-    Batch { table, partition, rows }
+    Batch { table, partition, rows: rows.into() }
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ async fn the_store_says_what_is_wrong() {
     let wrong = Batch {
         table: Table::Events,
         partition: Partition::Id(run_id),
-        rows: vec![Row::Metrics(metrics_row(run_id, NOW, 1))],
+        rows: vec![Row::Metrics(metrics_row(run_id, NOW, 1))].into(),
     };
     assert!(matches!(store.write(&wrong).await, Err(StoreError::Rejected(_))));
 

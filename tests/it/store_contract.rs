@@ -96,7 +96,7 @@ fn batch(rows: impl IntoIterator<Item = Row>) -> Batch {
     let rows: Vec<Row> = rows.into_iter().collect();
     let (table, partition) = rows[0].destination();
     assert!(rows.iter().all(|row| row.destination() == (table, partition)), "a batch has one partition");
-    Batch { table, partition, rows }
+    Batch { table, partition, rows: rows.into() }
 }
 
 async fn put(store: &Shared, rows: impl IntoIterator<Item = Row>) {

@@ -155,7 +155,7 @@ impl Store for FakeStore {
             if batch.rows.iter().any(bad) {
                 return Err(StoreError::Rejected("poison".into()));
             }
-            for row in &batch.rows {
+            for row in batch.rows.iter() {
                 if let Row::Dataset(row) = row {
                     state.datasets.insert(row.dataset_id, row.clone());
                 }

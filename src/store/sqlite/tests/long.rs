@@ -11,14 +11,15 @@ use crate::{
 const LENGTHS: [usize; 6] = [0, 2, 4_096, 4_098, 100_000, 3 << 20];
 
 fn row(run_id: Uuid, timestamp: Micros, rest: Option<usize>) -> MetricsRow {
-    let Row::Metrics(row) = batch(run_id, 1..2).rows.remove(0) else { panic!() };
+    let Row::Metrics(row) = batch(run_id, 1..2).rows[0].clone() else { panic!() };
     let key = EventKey { run_id, timestamp, event_id: 1 };
     MetricsRow { key, rest_json: rest.map(|bytes| "é".repeat(bytes / 2).into()), ..row }
 }
 
 fn batch_of(rows: Vec<MetricsRow>) -> Batch {
     let partition = Partition::Id(rows[0].key.run_id);
-    Batch { table: Table::Metrics, partition, rows: rows.into_iter().map(Row::Metrics).collect() }
+    let rows: Vec<Row> = rows.into_iter().map(Row::Metrics).collect();
+    Batch { table: Table::Metrics, partition, rows: rows.into() }
 }
 
 fn write_rows(writer: &mut Writer, rows: Vec<MetricsRow>) {
@@ -135,7 +136,7 @@ async fn large_topologies_and_events_round_trip() {
         epoch: None,
     });
     let (networks, events): (Vec<_>, Vec<_>) = (networks.collect(), events.collect());
-    let of = |table, rows| Batch { table, partition: Partition::Id(run_id), rows };
+    let of = |table, rows: Vec<Row>| Batch { table, partition: Partition::Id(run_id), rows: rows.into() };
     store.write(&of(Table::Topology, networks.iter().cloned().map(Row::Topology).collect())).await.unwrap();
     store.write(&of(Table::Events, events.iter().cloned().map(Row::Event).collect())).await.unwrap();
     let everything = RangeQuery { bytes: usize::MAX, ascending: true, ..RangeQuery::newest(run_id, 100) };

@@ -59,7 +59,7 @@ fn batch(run_id: Uuid, epochs: std::ops::Range<i32>) -> Batch {
     };
     let rows: Vec<Row> = epochs.map(|epoch| Row::Metrics(row(epoch))).collect();
     let (table, partition) = rows[0].destination();
-    Batch { table, partition, rows }
+    Batch { table, partition, rows: rows.into() }
 }
 
 fn write_request(batch: Batch) -> (WriteRequest, oneshot::Receiver<Result<(), StoreError>>) {
