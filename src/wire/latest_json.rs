@@ -8,10 +8,11 @@ use super::{
     field::{Destination, Field},
     message::Message,
     names::FieldId,
+    topology::{self, Computed},
     value::Value,
     write::{put, write_display, write_double, write_moment, write_text},
 };
-use crate::event::{ColumnValue, METRIC_COLUMNS, Resolved};
+use crate::event::{ColumnValue, Kind, METRIC_COLUMNS, Resolved};
 
 /// Appends the message's own fields, flattened, with the canonical names and `_ingest`.
 ///
@@ -107,11 +108,7 @@ fn canonical_fields<'o>(message: &'o Message<'_>, resolved: &Resolved, object: &
     if let Some(name) = message.run_name() {
         object.add("run_name", |out| write_text(out, name));
     }
-    match message.get(FieldId::Timestamp) {
-        // As the producer wrote it: its readers expect no other form.
-        Some(own) if resolved.has_event_time => object.add("timestamp", |out| own.write_json(out)),
-        _ => object.add("timestamp", |out| write_moment(out, resolved.event_time)),
-    }
+    object.add("timestamp", |out| write_moment(out, resolved.event_time));
     // First, as the contract shows it.
     object.integer(FieldId::Seq, columns.metric.seq);
     for (column, value) in METRIC_COLUMNS.iter().zip(columns.metric.values()) {
@@ -131,7 +128,13 @@ fn canonical_fields<'o>(message: &'o Message<'_>, resolved: &Resolved, object: &
     }
     object.integer(FieldId::InputSize, columns.input_size);
     object.integer(FieldId::OutputSize, columns.output_size);
-    object.integer(FieldId::TotalParameters, columns.total_parameters);
+    if message.kind() == Kind::Topology && !object.has(FieldId::WeightsSummary.name()) {
+        let Computed { total_parameters, weights_summary } = topology::computed(message);
+        object.integer(FieldId::TotalParameters, total_parameters);
+        if let Some(summary) = weights_summary {
+            object.add(FieldId::WeightsSummary.name(), |out| write_text(out, &summary));
+        }
+    }
 }
 
 fn write_uuid(out: &mut impl Write, id: Uuid) {

@@ -19,6 +19,28 @@ const SUMMARY_BYTES_MAX: usize = 64 << 10;
 /// The row of a topology message.
 pub(super) fn row(message: &Message<'_>, resolved: &Resolved, key: EventKey) -> TopologyRow {
     let columns = &message.columns;
+    let Computed { total_parameters, weights_summary } = computed(message);
+    TopologyRow {
+        key,
+        epoch: columns.metric.epoch,
+        input_size: columns.input_size,
+        output_size: columns.output_size,
+        hidden_units: columns.metric.hidden_units,
+        total_parameters,
+        topology_json: topology_json(message, resolved).into(),
+        weights_summary,
+    }
+}
+
+/// The columns that are computed where the message does not give them.
+pub(super) struct Computed {
+    pub(super) total_parameters: Option<i32>,
+    pub(super) weights_summary: Option<String>,
+}
+
+/// These columns of a topology message.
+pub(super) fn computed(message: &Message<'_>) -> Computed {
+    let columns = &message.columns;
     let listed = message.get(FieldId::Connections).map(summarise).unwrap_or_default();
     let total_parameters = columns.total_parameters.or_else(|| match listed.connections {
         0 => cascade_parameters(columns.input_size?, columns.metric.hidden_units.unwrap_or(0), columns.output_size?),
@@ -31,16 +53,7 @@ pub(super) fn row(message: &Message<'_>, resolved: &Resolved, key: EventKey) -> 
         Some(value) => Some(value.to_json()),
         None => listed.write(),
     };
-    TopologyRow {
-        key,
-        epoch: columns.metric.epoch,
-        input_size: columns.input_size,
-        output_size: columns.output_size,
-        hidden_units: columns.metric.hidden_units,
-        total_parameters,
-        topology_json: topology_json(message, resolved).into(),
-        weights_summary,
-    }
+    Computed { total_parameters, weights_summary }
 }
 
 /// Parameters of a cascade network: each hidden unit sees the inputs, a bias and the units before it; each output all of them.

@@ -38,6 +38,13 @@ fn what_is_published_is_a_row_and_a_fresh_key() {
     });
     let latest = latest.unwrap();
     assert_eq!((&latest["train_loss"], &latest["_ingest"]["run_id"]), (&json!(0.5), &json!(RUN)), "{latest}");
+    // The trainer sends a number; in JSON every time is RFC 3339 in UTC with microseconds.
+    let time = latest["timestamp"].as_str().unwrap();
+    assert_eq!(
+        (time, time.len(), &time[26..]),
+        (latest["_ingest"]["published_at"].as_str().unwrap(), 27, "Z"),
+        "{latest}"
+    );
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
     let run = &sqlite::rows(&daemon.database(), "SELECT * FROM training_runs")[0];
     assert_eq!(

@@ -1,3 +1,4 @@
+mod latest;
 mod limits;
 mod properties;
 mod rules;

@@ -268,27 +268,6 @@ fn times_of_logs_and_http_are_read() {
 }
 
 #[test]
-fn latest_values_carry_the_names_of_the_row() {
-    let payload = br#"{"epoch":0.33,"step":12.5,"loss":[0.5],"train":{"f1":0.8},"host":"a"}"#;
-    let message = decode(payload, &Limits::default()).unwrap();
-    let mut text = String::new();
-    latest_json(&message, &resolved(&message, RECEIVED), "i", &mut text);
-    let object: Json = serde_json::from_str(&text).unwrap();
-    for (name, value) in [
-        ("epoch", json!(0)),
-        ("extra.epoch", json!(0.33)),
-        ("step", json!(12)),
-        ("extra.step", json!(12.5)),
-        ("train_loss", json!(0.5)),
-        ("train.f1", json!(0.8)),
-        ("train", json!({"f1": 0.8})),
-        ("host", json!("a")),
-    ] {
-        assert_eq!(object[name], value, "{name} in {text}");
-    }
-}
-
-#[test]
 fn what_was_decided_by_older_rules_stays_and_loses_nothing() {
     // An older version took the time without a zone that stands nearer.
     let payload = br#"{"timestamp":1763633700,"data":{"loss":0.5,"timestamp":"2025-11-20T04:15:00"}}"#;
