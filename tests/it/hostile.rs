@@ -150,8 +150,8 @@ fn a_body_without_a_token_has_lower_limits_of_size_and_time() {
         .set("http.tokens_file", format!("{:?}", tokens.display().to_string()))
         .start_ready();
     let bearer = format!("Bearer {secret}");
-    let command = |bytes: usize| json!({"command": "status", "notes": "x".repeat(bytes)}).to_string();
-    let sign_in = |bytes: usize| json!({"token": secret, "more": "x".repeat(bytes)}).to_string();
+    let command = |bytes: usize| json!({"command": "status", "params": {"notes": "x".repeat(bytes)}}).to_string();
+    let sign_in = |bytes: usize| json!({"token": format!("{secret}{}", " ".repeat(bytes))}).to_string();
     let post = |daemon: &Daemon, path: &str, headers: &[(&str, &str)], body: &str| {
         http::send(daemon.http_port(), "POST", path, headers, body).unwrap()
     };

@@ -202,3 +202,26 @@ fn what_is_not_there_is_said_with_what_is() {
     assert_eq!(answer.status, 400);
     assert!(answer.body.contains("the body is no command ("), "{}", answer.body);
 }
+
+#[test]
+fn a_field_that_no_request_has_is_refused_by_its_name() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).start_ready();
+    let known = "known: command, id, target, params, timeout";
+    for (path, body, told) in [
+        ("control", json!({"command": "pause", "tagret": "a"}), format!("unknown field `tagret`; {known}, type, data")),
+        ("control", json!({"data": {"command": "pause", "n": 1}}), format!("unknown field `n`; {known} (in `data`)")),
+        ("control", json!({"command": "pause", "data": 1}), "`data` must be an object".into()),
+        ("session", json!({"token": "t", "remember": true}), "unknown field `remember`; known: token".into()),
+    ] {
+        let refused = daemon.post(&format!("/api/{path}"), &body);
+        assert_eq!((refused.status, refused.json()["detail"].as_str()), (400, Some(&*told)), "{body}");
+    }
+    assert_eq!(daemon.get("/api/status").json()["paused"], false);
+    // `params` hold what they like, and trainers publish commands with further fields.
+    let nested = json!({"type": "command", "data": {"command": "flush", "params": {"timeout": 5, "any": 1}, "id": 8}});
+    let receipt = daemon.post("/api/control", &nested).json();
+    assert_eq!((&receipt["outcome"], &receipt["id"]), (&json!("done"), &json!("8")), "{receipt}");
+    redis.client().publish("cascor:control", json!({"command": "pause", "tagret": "a"}).to_string());
+    wait_until("paused", LIMIT, || daemon.get("/api/status").json()["paused"] == true);
+}

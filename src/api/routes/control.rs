@@ -8,7 +8,7 @@ use tokio::{sync::broadcast, time::timeout};
 use tracing::info;
 use uuid::Uuid;
 
-use super::body::{Body, bytes};
+use super::body::{Body, allow_only, bytes};
 use crate::{
     api::{
         auth::Caller,
@@ -24,8 +24,18 @@ use crate::{
 
 /// Time to wait for a receipt beyond the time-out of the command.
 const RECEIPT_MARGIN: Duration = Duration::from_secs(2);
+/// The fields of a command, at the top of its body or in its `data`.
+const FIELDS: [&str; 5] = ["command", "id", "target", "params", "timeout"];
+/// Fields that a body may have beside them.
+const OUTER_FIELDS: [&str; 2] = ["type", "data"];
+
 /// Time-out of a command that names none, as the default of `control.flush_timeout`.
 const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the body of `POST /api/control` may hold.
+pub fn names() -> Vec<&'static str> {
+    [&FIELDS[..], &OUTER_FIELDS].concat()
+}
 
 /// `POST /api/control`
 pub async fn control(State(state): State<ApiState>, Extension(caller): Extension<Caller>, read: Body) -> ApiResult {
@@ -84,17 +94,28 @@ fn with_id(body: &Bytes, limits: &Limits) -> Result<(Command, Vec<u8>), ApiError
         ApiError::bad_request(format!("the body is no command ({}): {detail}", reason.as_str()))
     };
     let mut command = wire::decode_control(body, limits).map_err(wrong)?;
-    if command.id.is_some() {
-        return Ok((command, body.to_vec()));
-    }
-    let id = Uuid::new_v4().to_string();
     let mut object: Map<String, Value> = match serde_json::from_str(&command.payload_json) {
         Ok(Value::Object(object)) => object,
         _ => Map::from_iter([("command".to_owned(), command.command.clone().into())]),
     };
+    refuse_unknown_fields(&object)?;
+    if command.id.is_some() {
+        return Ok((command, body.to_vec()));
+    }
+    let id = Uuid::new_v4().to_string();
     object.insert("id".into(), id.clone().into());
     command.id = Some(id);
     Ok((command, Value::Object(object).to_string().into_bytes()))
+}
+
+/// Refuses a field that no command has. Trainers publish commands with further fields on Redis; by HTTP such a field is a mistake.
+fn refuse_unknown_fields(object: &Map<String, Value>) -> Result<(), ApiError> {
+    allow_only(object, &names())?;
+    match object.get("data") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Object(data)) => allow_only(data, &FIELDS).map_err(|error| error.append_detail(" (in `data`)")),
+        Some(_) => Err(ApiError::bad_request("`data` must be an object")),
+    }
 }
 
 async fn receipt(mut receipts: broadcast::Receiver<Arc<str>>, id: &str, max_wait: Duration) -> Option<Value> {

@@ -115,7 +115,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::{openapi::DOCUMENT, routes, run_changes};
+    use super::{control, openapi::DOCUMENT, routes, run_changes};
 
     #[test]
     fn the_document_lists_every_route_with_its_scope_and_no_other() {
@@ -140,9 +140,12 @@ mod tests {
     #[test]
     fn the_document_lists_what_a_body_may_hold() {
         let document: Value = serde_json::from_str(&DOCUMENT).unwrap();
-        for (path, names) in
-            [("/api/runs", run_changes::create_names()), ("/api/runs/{run_id}/complete", run_changes::complete_names())]
-        {
+        for (path, names) in [
+            ("/api/runs", run_changes::create_names()),
+            ("/api/runs/{run_id}/complete", run_changes::complete_names()),
+            ("/api/control", control::names()),
+            ("/api/session", vec!["token"]),
+        ] {
             let schema = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
             let listed: BTreeSet<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
             assert_eq!(listed, names.into_iter().collect(), "{path}");

@@ -7,19 +7,14 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::IntoResponse,
 };
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::body::{allow_only, object};
 use crate::api::{
     auth::{ClientAddress, Refusal, Scope, cookie},
     error::{ApiError, ApiResult, json as json_answer},
     state::ApiState,
 };
-
-#[derive(Deserialize)]
-struct SignInRequest {
-    token: String,
-}
 
 /// `POST /api/session`
 pub async fn sign_in(
@@ -28,13 +23,12 @@ pub async fn sign_in(
     headers: HeaderMap,
     body: Bytes,
 ) -> ApiResult {
-    let wrong = |_| ApiError::bad_request("the body must be {\"token\": \"...\"}");
-    let request: SignInRequest = serde_json::from_slice(&body).map_err(wrong)?;
+    let secret = secret(&body)?;
     if !state.token_store.has_tokens() {
         return Err(ApiError::bad_request("there are no tokens; see `http.tokens_file`"));
     }
     let client = client.map(|Extension(address)| address);
-    let Some(token) = state.token_store.with_secret(request.token.trim()) else {
+    let Some(token) = state.token_store.with_secret(secret.trim()) else {
         return Err(state.token_store.wrong_token(client));
     };
     if token.scope == Scope::Publish {
@@ -47,6 +41,14 @@ pub async fn sign_in(
     let answer = (StatusCode::CREATED, Json(session.json())).into_response();
     let (tls, lifetime) = (state.certificate.is_used(), state.config.session_lifetime.as_secs());
     Ok(cookie::set(answer, &headers, tls, &cookie, i64::try_from(lifetime).unwrap_or(0)))
+}
+
+/// The token in the body of a request to sign in.
+fn secret(body: &Bytes) -> Result<String, ApiError> {
+    let wrong = || ApiError::bad_request("the body must be {\"token\": \"...\"}");
+    let request = object(body).map_err(|_| wrong())?;
+    allow_only(&request, &["token"])?;
+    request.get("token").and_then(Value::as_str).map(str::to_owned).ok_or_else(wrong)
 }
 
 /// `GET /api/session`
