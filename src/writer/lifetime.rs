@@ -12,7 +12,7 @@ const STARTS_MAX: usize = 64;
 /// The start and end events of a run, as far as they are known.
 #[derive(Clone, Debug, Default)]
 pub struct Lifetime {
-    /// The time of the first event seen: the start, should the row be new.
+    /// The time of the earliest event seen before any start event: the run began no later.
     pub first_event: Option<Micros>,
     /// Start events, in order, each once.
     pub starts: Vec<Micros>,
@@ -24,6 +24,18 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
+    /// Any event; one that comes after a start event says nothing of when the run began.
+    pub fn event(&mut self, time: Micros) {
+        if self.starts.is_empty() {
+            self.first_event = Some(self.first_event.map_or(time, |first| first.min(time)));
+        }
+    }
+
+    /// Whether the run began before `start`, as far as events tell that are no start events.
+    pub fn begins_before(&self, start: Option<Micros>) -> bool {
+        self.first_event.zip(start).is_some_and(|(first, start)| first < start)
+    }
+
     /// A start event.
     pub fn start(&mut self, time: Micros) {
         if let Err(at) = self.starts.binary_search(&time) {
@@ -62,8 +74,8 @@ impl Lifetime {
 
     /// Takes what was seen later.
     pub fn merge_later(&mut self, later: &Self) {
-        if self.first_event.is_none() {
-            self.first_event = later.first_event;
+        if let Some(first) = later.first_event {
+            self.event(first);
         }
         for start in &later.starts {
             self.start(*start);

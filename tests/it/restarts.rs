@@ -158,3 +158,39 @@ fn names_of_extra_metrics_are_stored_once() {
         assert_eq!(names(&daemon).len(), 7);
     });
 }
+
+#[test]
+fn a_run_without_a_start_begins_with_its_earliest_event_whatever_comes_first() {
+    on_every_store(|redis, mut daemon, _| {
+        let (mut client, at) = (redis.client(), begin());
+        let mut metrics = |later: f64, epoch: u32| {
+            send(&mut client, at + later, "metrics", json!({"epoch": epoch, "train_loss": 0.5}));
+        };
+        metrics(20.0, 3);
+        becomes(&daemon, &json!({"start_time": moment(at + 20.0), "final_epoch": 3}));
+        metrics(10.0, 2);
+        becomes(&daemon, &json!({"start_time": moment(at + 10.0), "final_epoch": 3}));
+        // Its row does not tell whether the start is that of a start message.
+        daemon.restart();
+        metrics(0.0, 1);
+        becomes(&daemon, &json!({"start_time": moment(at), "final_epoch": 3, "status": "running"}));
+        send(&mut client, at + 30.0, "training_end", json!({}));
+        becomes(&daemon, &json!({"start_time": moment(at), "duration_seconds": 30}));
+        let listed = daemon.get("/api/runs").json();
+        assert_eq!((&listed["count"], &listed["runs"][0]["start_time"]), (&json!(1), &moment(at)), "{listed}");
+    });
+}
+
+#[test]
+fn an_event_before_the_start_message_does_not_move_the_start() {
+    on_every_store(|redis, mut daemon, _| {
+        let (mut client, at) = (redis.client(), begin());
+        send(&mut client, at, "training_start", json!({}));
+        becomes(&daemon, &json!({"start_time": moment(at)}));
+        for (earlier, epoch) in [(5.0, 1), (3.0, 2)] {
+            send(&mut client, at - earlier, "metrics", json!({"epoch": epoch, "train_loss": 0.5}));
+            becomes(&daemon, &json!({"start_time": moment(at), "final_epoch": epoch}));
+            daemon.restart();
+        }
+    });
+}

@@ -145,7 +145,9 @@ impl Summary {
                 || ends_otherwise);
         let after_the_end = row.end_time.is_some() && unmerged.from_metrics.differs_from(row);
         let starts = unmerged.lifetime.has_other_starts([row.start_time, row.restarted_at]);
-        is_late || (!past.lifecycle_known && (after_the_end || starts))
+        // Whether the stored start is that of a start event, which counts, or of the event that made the row.
+        let is_first = unmerged.lifetime.begins_before(row.start_time);
+        is_late || (!past.lifecycle_known && (after_the_end || starts || is_first))
     }
 
     /// A start that is the stored one, which may have lost its microseconds.

@@ -93,7 +93,12 @@ fn rows_are_merged_by_value() {
         }),
         ("an earlier start moves the start", vec![seen(5), began(2)], |row| row.start_time == Some(2 * S)),
         ("a later start does not", vec![seen(5), began(9)], |row| row.start_time == Some(5 * S)),
-        ("an earlier plain event does not", vec![seen(5), seen(1)], |row| row.start_time == Some(5 * S)),
+        ("without a start the earliest event is it", vec![seen(5), seen(1), seen(3)], |row| row.start_time == Some(S)),
+        ("an earlier plain event does not move a start", vec![began(5), seen(1)], |row| row.start_time == Some(5 * S)),
+        ("nor after others", vec![seen(7), began(5), seen(6), seen(1)], |row| row.start_time == Some(5 * S)),
+        ("an earlier event lengthens a run without a start", vec![seen(5), ended(11, "completed"), seen(1)], |row| {
+            (row.start_time, row.duration_seconds) == (Some(S), Some(10))
+        }),
         ("the last event is the latest", vec![seen(5), seen(9), seen(7)], |row| row.last_event_time == Some(9 * S)),
         ("an end ends", vec![began(1), ended(11, "completed")], |row| {
             (row.status.as_deref(), row.end_time, row.duration_seconds) == (Some("completed"), Some(11 * S), Some(10))
@@ -183,7 +188,7 @@ fn what_says_nothing_new_changes_nothing() {
     assert!(summary.apply(accuracy(5, f64::NAN, 1)));
     summary.dirty = 0;
     assert!(!summary.apply(accuracy(5, f64::NAN, 1)));
-    assert!(!summary.apply(seen(4)));
+    assert!(!summary.apply(seen(5)));
     assert_eq!(summary.dirty, 0);
 }
 
