@@ -12,14 +12,16 @@ use super::{
 };
 use crate::{
     curve::Field,
-    event::{Drawn, METRIC_COLUMNS, extra_label},
-    store::{BoxFuture, Store, StoreError},
+    event::{ColumnValue, METRIC_COLUMNS, MetricsRow, RunRow, extra_label},
+    store::{BoxFuture, RangeQuery, Store, StoreError},
 };
 
 /// Maximum fields of a page, a curve or a comparison.
 pub const FIELDS_MAX: usize = 16;
 /// Maximum names that an error lists.
 const LISTED_MAX: usize = 64;
+/// Newest rows of a run in which columns with values are looked for.
+const LOOKED_AT_ROWS: usize = 100;
 
 /// The fields that a request names; none: it names none. `fields` is a comma-separated list; `field` is repeatable and takes a name
 /// verbatim, commas included.
@@ -74,15 +76,54 @@ pub async fn require_known(
     let known = metric_names(state, runs).await?.0;
     unseen.retain(|name| !known.contains(name));
     let Some(name) = unseen.first() else { return Ok(()) };
-    let columns = METRIC_COLUMNS.iter().filter(|column| column.drawn != Drawn::Never).map(|column| column.name);
-    let mut listed: Vec<_> = columns.map(Into::into).chain(known.iter().map(|name| extra_label(name))).collect();
+    let columns = columns_with_values(state, runs).await?.into_iter().map(Into::into);
+    let mut listed: Vec<_> = columns.chain(known.iter().map(|name| extra_label(name))).collect();
     let more = listed.len().saturating_sub(LISTED_MAX);
     listed.truncate(LISTED_MAX);
-    let mut detail = format!("no metric `{name}`; a run may have {}", listed.join(", "));
+    let mut detail = match listed.as_slice() {
+        [] => format!("no metric `{name}`, and no other yet"),
+        listed => format!("no metric `{name}`; there are {}", listed.join(", ")),
+    };
     if more > 0 {
         let _ = write!(detail, " and {more} more, which `metric_names` of the run lists");
     }
     Err(ApiError::not_found(detail))
+}
+
+/// The columns with numbers in which one of the runs has a value, as far as its row and its newest metrics tell.
+async fn columns_with_values(state: &ApiState, runs: &[Uuid]) -> Result<Vec<&'static str>, StoreError> {
+    let mut found = BTreeSet::new();
+    for run_id in runs {
+        let read_permit = state.memory.read_permit().await;
+        found.extend(state.store.read_run(*run_id).await?.iter().flat_map(columns_of_run));
+        drop(read_permit);
+        let mut reservation = Reservation::reserve_page(&state.memory).await;
+        let newest = RangeQuery::newest(*run_id, LOOKED_AT_ROWS);
+        let (rows, _) = reservation.page::<MetricsRow>(&*state.store, &newest).await?;
+        found.extend(rows.iter().flat_map(columns_of_row));
+    }
+    let columns = METRIC_COLUMNS.iter().map(|column| column.name);
+    Ok(columns.filter(|name| found.contains(name)).collect())
+}
+
+/// The columns of metrics whose last value the row of a run has.
+fn columns_of_run(run: &RunRow) -> impl Iterator<Item = &'static str> + use<> {
+    let last = [
+        ("epoch", run.final_epoch.is_some()),
+        ("train_loss", run.final_train_loss.is_some()),
+        ("train_accuracy", run.final_train_accuracy.is_some()),
+        ("val_loss", run.final_val_loss.is_some()),
+        ("val_accuracy", run.final_val_accuracy.is_some()),
+        ("hidden_units", run.total_hidden_units.is_some()),
+    ];
+    last.into_iter().filter(|(_, has_value)| *has_value).map(|(name, _)| name)
+}
+
+/// The columns with numbers that a row has.
+fn columns_of_row(row: &MetricsRow) -> Vec<&'static str> {
+    let values = METRIC_COLUMNS.iter().zip(row.columns.values());
+    let is_number = |value: &ColumnValue<'_>| value.number().is_some();
+    values.filter(|(_, value)| is_number(value)).map(|(column, _)| column.name).collect()
 }
 
 /// The names of the extra metrics of all these runs, and the memory that is reserved for them.

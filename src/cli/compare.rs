@@ -1,13 +1,12 @@
 //! `compare RUN...`: fields of several runs, side by side.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
 use super::{
     CliError,
     ask::{QueryClient, Target, escape},
-    cells, field_names,
+    cells,
+    field_names::{self, KnownFields},
     lookup::{self, find_run, id},
     output::{self, Further},
     table::{self, Cell, Column, Table},
@@ -47,10 +46,12 @@ pub async fn run(settings: Settings, args: CompareArgs, json: bool) -> Result<()
     let client = QueryClient::connect(&settings, &args.target).await?;
     let points = args.points.unwrap_or(if json { 1_000 } else { SPARKLINE_WIDTH });
     let mut path = format!("/api/compare?by={}&max_points={points}", args.by);
-    let mut known = BTreeSet::new();
+    let mut known = KnownFields::default();
     for run in &args.runs {
         let found = find_run(&client, run).await?;
-        known.append(&mut field_names::of_run(&client, id(&found)).await?);
+        let mut of_run = field_names::of_run(&client, id(&found)).await?;
+        known.present.append(&mut of_run.present);
+        known.others = of_run.others;
         path.push_str(&format!("&run_id={}", id(&found)));
     }
     for field in field_names::resolve(&args.field, &known)? {

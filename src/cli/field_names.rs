@@ -40,16 +40,31 @@ impl FieldArgs {
     ///
     /// # Errors
     /// As [`resolve`].
-    pub fn resolve(&self, known: &BTreeSet<String>) -> Result<Vec<String>, CliError> {
+    pub fn resolve(&self, known: &KnownFields) -> Result<Vec<String>, CliError> {
         resolve(&self.fields, known)
+    }
+}
+
+/// The fields that may be named.
+#[derive(Clone, Debug, Default)]
+pub struct KnownFields {
+    /// Those that have values.
+    pub present: BTreeSet<String>,
+    /// Those that may have none, which an error does not list.
+    pub others: BTreeSet<String>,
+}
+
+impl KnownFields {
+    fn contains(&self, name: &str) -> bool {
+        self.present.contains(name) || self.others.contains(name)
     }
 }
 
 /// The named fields: a text that is not a name as a whole is a list.
 ///
 /// # Errors
-/// When a name is not known; the message lists those that are.
-pub fn resolve(texts: &[String], known: &BTreeSet<String>) -> Result<Vec<String>, CliError> {
+/// When a name is not known; the message lists those that have values.
+pub fn resolve(texts: &[String], known: &KnownFields) -> Result<Vec<String>, CliError> {
     let mut fields: Vec<String> = Vec::new();
     for text in texts {
         let whole = [text.as_str()].into_iter().filter(|name| known.contains(Field::canonical(name)));
@@ -70,9 +85,9 @@ pub fn resolve(texts: &[String], known: &BTreeSet<String>) -> Result<Vec<String>
     Ok(fields)
 }
 
-fn unknown(name: &str, known: &BTreeSet<String>) -> CliError {
-    let some = listed(known.iter().take(NAMES_MAX).map(String::as_str));
-    let more = match known.len().saturating_sub(NAMES_MAX) {
+fn unknown(name: &str, known: &KnownFields) -> CliError {
+    let some = listed(known.present.iter().take(NAMES_MAX).map(String::as_str));
+    let more = match known.present.len().saturating_sub(NAMES_MAX) {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
@@ -94,13 +109,27 @@ pub fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
 ///
 /// # Errors
 /// When the query fails.
-pub async fn of_run(client: &QueryClient, run_id: &str) -> Result<BTreeSet<String>, CliError> {
+pub async fn of_run(client: &QueryClient, run_id: &str) -> Result<KnownFields, CliError> {
     let answer = client.json(&format!("/api/runs/{run_id}?limit={LOOKED_AT_ROWS}&count=none")).await?;
-    Ok(columns().chain(extra_names(&answer)).collect())
+    let present = columns().filter(|name| has_values(&answer, name)).map(str::to_owned);
+    Ok(KnownFields {
+        present: present.chain(extra_names(&answer)).collect(),
+        others: columns().map(str::to_owned).collect(),
+    })
 }
 
-fn columns() -> impl Iterator<Item = String> {
-    METRIC_COLUMNS.iter().map(|column| column.name).chain(["timestamp", "event_id", "rest_json"]).map(str::to_owned)
+fn columns() -> impl Iterator<Item = &'static str> {
+    METRIC_COLUMNS.iter().map(|column| column.name).chain(["timestamp", "event_id", "rest_json"])
+}
+
+/// Whether a run has values in a column, as far as its row and its newest metrics tell. A number that is not finite is `null`, and
+/// listed.
+fn has_values(answer: &Value, column: &str) -> bool {
+    let has = |row: &Value, name: &str| {
+        !row[name].is_null() || cells::list(row, "non_finite").iter().any(|lost| lost == name)
+    };
+    let of_run = if column == "hidden_units" { "total_hidden_units" } else { &format!("final_{column}") };
+    has(&answer["run"], of_run) || cells::list(answer, "metrics").iter().any(|row| has(row, column))
 }
 
 /// The names of the metrics without a column, of a run and of the rows beside it.
@@ -127,11 +156,15 @@ mod tests {
 
     #[test]
     fn fields_are_named_whole_or_in_a_list() {
-        let known = ["train_loss", "f1,macro", "f1"].map(str::to_owned).into();
+        let known = KnownFields {
+            present: ["train_loss", "f1,macro", "f1"].map(str::to_owned).into(),
+            others: ["val_loss"].map(str::to_owned).into(),
+        };
         for (texts, fields) in [
             (&["f1,macro"][..], &["f1,macro"][..]),
             (&["f1, loss"], &["f1", "train_loss"]),
             (&["loss", "f1,macro", "loss"], &["train_loss", "f1,macro"]),
+            (&["val_loss,f1"], &["val_loss", "f1"]),
         ] {
             let texts: Vec<_> = texts.iter().map(ToString::to_string).collect();
             assert_eq!(resolve(&texts, &known).unwrap(), fields);

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     CliError,
     cells::{self, FieldColumn},
-    field_names::FieldArgs,
+    field_names::{FieldArgs, KnownFields},
     lookup,
     output::{self, Further},
     table::{self, Cell, Column, Table},
@@ -49,8 +49,8 @@ fn name(run: &Value, _: &str) -> Cell {
 
 fn print_fields(runs: &[Value], names: &FieldArgs) -> Result<(), CliError> {
     let runs: Vec<Value> = runs.iter().map(with_configuration).collect();
-    let known = runs.iter().filter_map(Value::as_object).flat_map(|run| run.keys().cloned()).collect();
-    let fields = names.resolve(&known)?;
+    let present = runs.iter().filter_map(Value::as_object).flat_map(|run| run.keys().cloned()).collect();
+    let fields = names.resolve(&KnownFields { present, ..KnownFields::default() })?;
     let keys = &COLUMNS[..2];
     let named = fields.iter().zip(2..).map(|(field, rank)| Column::named(field, rank));
     let columns: Vec<_> = cells::columns(keys).into_iter().chain(named).collect();

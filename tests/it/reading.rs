@@ -225,3 +225,43 @@ fn a_field_that_no_request_has_is_refused_by_its_name() {
     redis.client().publish("cascor:control", json!({"command": "pause", "tagret": "a"}).to_string());
     wait_until("paused", LIMIT, || daemon.get("/api/status").json()["paused"] == true);
 }
+
+#[test]
+fn an_unknown_metric_is_refused_with_those_that_have_values() {
+    both("an_unknown_metric_is_refused_with_those_that_have_values", |builder, redis| {
+        let mut daemon = builder.prepare();
+        if daemon.uses_cassandra() {
+            daemon.apply_schema();
+        }
+        daemon.launch();
+        daemon.wait_ready();
+        // Two columns have their only value before the newest rows; one of them is no finite number.
+        redis.client().publish(TRAINING, r#"{"run_id": "sparse", "epoch": 0, "loss": NaN, "val_loss": 0.5}"#);
+        for epoch in 1..=120 {
+            redis.client().publish(TRAINING, json!({"run_id": "sparse", "epoch": epoch, "f1": 0.5}).to_string());
+        }
+        wait_until("the rows", LIMIT, || {
+            let run = daemon.get("/api/runs/sparse?limit=0").json();
+            run["metric_count"] == 121 && run["run"]["final_epoch"] == 120
+        });
+        let told = "no metric `zz`; there are epoch, train_loss, val_loss, f1";
+        for path in [
+            "/api/metrics/range?run_id=sparse&fields=zz",
+            "/api/metrics/range?run_id=sparse&max_points=10&fields=zz",
+            "/api/runs/sparse/aggregates?fields=f1,zz",
+            "/api/runs/sparse/growth?field=zz",
+            "/api/compare?run_id=sparse&field=zz",
+        ] {
+            let refused = daemon.get(path);
+            assert_eq!((refused.status, refused.json()["detail"].as_str()), (404, Some(told)), "{path}");
+            assert_eq!(daemon.get(&path.replace("zz", "learning_rate")).status, 200, "a column is there: {path}");
+        }
+        for command in [["metrics", "sparse"], ["compare", "sparse"]] {
+            let output = daemon.command(&[&command[..], &["--fields", "zz"]].concat());
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            let told = "there is no field `zz`; there are epoch, event_id, f1, timestamp, train_loss, val_loss";
+            assert!(output.status.code() == Some(1) && error.trim_end().ends_with(told), "{command:?}: {error}");
+            daemon.succeed(&[&command[..], &["--fields", "learning_rate"]].concat());
+        }
+    });
+}
