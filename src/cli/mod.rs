@@ -78,7 +78,7 @@ enum Command {
     ///
     /// It receives what is published on `redis.training_channels`, and reads the Redis Streams of `redis.streams`: with a stream nothing is
     /// missed while no daemon runs, and daemons with the same `redis.group` share its entries. `cascor-ingest run --set
-    /// 'redis.streams=["cascor:training:stream"]'`. All about streams: deploy/streams.md.
+    /// 'redis.streams=["cascor:training:stream"]'`; `cascor-ingest doctor` examines the streams, their groups and the rights to read them.
     Run,
     /// The HTTP API alone, on the configured store and Redis: for machines that only read.
     ///
@@ -91,7 +91,7 @@ enum Command {
     /// Examine servers, disk, limits and settings: what will fail, why, and the fix; exit status 1 at a fault.
     ///
     /// It works beside a running daemon and changes nothing, and says what the login may not look at. `doctor --listen 60s` listens
-    /// longer to trainers, `doctor --json | jq '.findings[0]'` is the worst finding. Every check: deploy/doctor.md.
+    /// longer to trainers, `doctor --json | jq '.findings[0]'` is the worst finding.
     Doctor(doctor::Args),
     /// The tables of the configured store.
     #[command(subcommand)]

@@ -206,3 +206,17 @@ fn only_the_help_of_the_program_lists_the_settings() {
     let hidden = |command: &clap::Command| command.get_arguments().filter(|arg| arg.is_hide_set()).count();
     assert_eq!(hidden(&help::visible()), 0, "completions and manual pages have all of them");
 }
+
+/// Users who installed the program have no repository.
+#[test]
+fn no_help_names_a_file_of_the_repository() {
+    let mut waiting = vec![help::command()];
+    while let Some(mut command) = waiting.pop() {
+        waiting.extend(command.get_subcommands().cloned());
+        for shown in [command.render_help().to_string(), command.render_long_help().to_string()] {
+            for place in [".md", "deploy/", "schema/", "conf/", "tests/", "src/"] {
+                assert!(!shown.contains(place), "{}: {place} in {shown}", command.get_name());
+            }
+        }
+    }
+}

@@ -23,7 +23,8 @@ pub fn invalid(problems: &Problems) -> Report {
     for problem in &problems.0 {
         let what = format!("the configuration is invalid, so no daemon starts: {problem}");
         report.push(
-            Finding::stops(AREA, what).fix("correct this key or file; `conf/cascor-ingest.toml` describes every key"),
+            Finding::stops(AREA, what)
+                .fix("correct this key or file; `cascor-ingest check --config /dev/null --print` shows the keys with their defaults"),
         );
     }
     report.push(Finding::unknown(

@@ -110,7 +110,7 @@ impl Heard {
         let evidence = format!("{}; the first: {reason}", self.share(self.rejected, self.count));
         Some(
             Finding::loses(AREA, what)
-                .fix("correct the publisher; `schema/README.md` has the forms")
+                .fix("correct the publisher: a message is a JSON object such as `{\"run_id\": \"r1\", \"epoch\": 1, \"train_loss\": 0.5}`")
                 .evidence(evidence),
         )
     }
