@@ -91,6 +91,13 @@ words! {
     }
 }
 
+impl Reason {
+    /// The reasons for which intake rejects a message.
+    pub fn of_intake() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|reason| *reason != Self::RejectedByStore)
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.reason.as_str(), self.detail)

@@ -105,7 +105,7 @@ impl StatusInputs {
                 "received": m.source_messages.get(),
                 "events": m.intake_events.get(),
                 "rows": Table::ALL.iter().map(|table| m.writer_rows.of(table.name()).get()).sum::<u64>(),
-                "rejected": Reason::ALL.iter().map(|reason| m.intake_rejected.of(reason.as_str()).get()).sum::<u64>(),
+                "rejected": Reason::of_intake().map(|reason| m.intake_rejected.of(reason.as_str()).get()).sum::<u64>(),
                 "dead_letters": kept.entries,
             },
             "deadletter": {

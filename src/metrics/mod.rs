@@ -196,7 +196,7 @@ impl Metrics {
         );
         metrics.gaps.show(GapReason::ALL.map(GapReason::as_str));
         metrics.gap_lost.show(GapReason::ALL.map(GapReason::as_str));
-        metrics.intake_rejected.show(Reason::ALL.map(Reason::as_str));
+        metrics.intake_rejected.show(Reason::of_intake().map(Reason::as_str));
         metrics.dead_letters.show(Reason::ALL.map(Reason::as_str));
         Arc::new(metrics)
     }
@@ -230,6 +230,10 @@ mod tests {
         let page = metrics.page();
         shows(&page, "cascor_source_gaps_total{reason=\"queue_full\"} 1");
         shows(&page, "cascor_source_gaps_total{reason=\"spool_full\"} 0");
+        shows(&page, "cascor_intake_rejected_total{reason=\"invalid_field\"} 0");
+        // The store refuses rows, which are no messages: they are among the dead letters.
+        shows(&page, "cascor_deadletter_messages_total{reason=\"rejected_by_store\"} 0");
+        assert!(!page.contains("cascor_intake_rejected_total{reason=\"rejected_by_store\"}"), "{page}");
         shows(&page, "cascor_writer_lag_seconds 0.0");
         assert!(page.ends_with("# EOF\n") && !page.contains("name=\""), "{page}");
     }
