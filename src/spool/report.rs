@@ -15,7 +15,7 @@ use super::{
     scan::{CHUNK_BYTES, Scan, Step},
     segment::{self, Header, Meta},
 };
-use crate::{logging::Chain, units::Micros};
+use crate::{logging::Chain, render, units::Micros};
 
 /// The file that names the instance.
 pub(super) const OWNER_FILE: &str = "instance";
@@ -52,6 +52,7 @@ pub struct Report {
     /// Bytes behind the last record; only after `verify`. An unclean end leaves some, and the next start cuts them.
     pub torn_bytes: u64,
     /// When the first and the last record were received; only after `verify`.
+    #[serde(serialize_with = "render::serialize_span")]
     pub received: Option<(Micros, Micros)>,
 }
 
