@@ -22,7 +22,7 @@ use serde::{
 /// Derived status of a running run that has been silent for longer than `stale_after`.
 pub const STALE: &str = "stale";
 
-/// Silence after which a running run is shown as [`STALE`].
+/// Silence after which a running run is shown as [`STALE`], by default.
 pub const STALE_AFTER: Micros = 5 * 60 * 1_000_000;
 
 /// RFC 3339, UTC, with microseconds.

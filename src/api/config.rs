@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     section,
     tls::ServerTls,
-    units::{self, ByteSize},
+    units::{self, ByteSize, Micros},
 };
 
 /// Which requests may read without a token once tokens are configured.
@@ -61,6 +61,9 @@ pub struct Config {
     pub exports: usize,
     /// Maximum concurrent streams; one more is answered with 429.
     pub streams: usize,
+    /// Silence after which a running run is shown as stale.
+    #[serde(with = "units::duration")]
+    pub stale_after: Duration,
     /// Minimum time between two chunks of a stream.
     #[serde(with = "units::duration")]
     pub stream_interval: Duration,
@@ -107,6 +110,13 @@ pub struct Config {
     /// Time-out of writing: a client that reads nothing of its answer for this long is disconnected.
     #[serde(with = "units::duration")]
     pub write_timeout: Duration,
+}
+
+impl Config {
+    /// [`stale_after`](Self::stale_after) in microseconds.
+    pub fn stale_micros(&self) -> Micros {
+        Micros::try_from(self.stale_after.as_micros()).unwrap_or(Micros::MAX)
+    }
 }
 
 impl Default for Config {

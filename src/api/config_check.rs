@@ -83,6 +83,7 @@ impl Config {
         require(problems, self.max_header >= ByteSize::kib(8), "`http.max_header` must be at least 8KiB");
         require(problems, self.stream_buffer >= ByteSize::kib(64), "`http.stream_buffer` must be at least 64KiB");
         for (key, time) in [
+            ("stale_after", self.stale_after),
             ("stream_interval", self.stream_interval),
             ("session_lifetime", self.session_lifetime),
             ("header_timeout", self.header_timeout),

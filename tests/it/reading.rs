@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::both,
-    support::{daemon::Daemon, redis::Redis, wait_until},
+    support::{daemon::Daemon, http, redis::Redis, stream::Stream, wait_until},
 };
 
 const TRAINING: &str = "cascor:training";
@@ -264,4 +264,28 @@ fn an_unknown_metric_is_refused_with_those_that_have_values() {
             daemon.succeed(&[&command[..], &["--fields", "learning_rate"]].concat());
         }
     });
+}
+
+#[test]
+fn a_silent_run_is_stale_after_the_time_that_is_set() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).set("http.stale_after", "\"1h\"").start_ready();
+    let now = jiff::Timestamp::now().as_second();
+    for (run, ago) in [("minutes", 600), ("hours", 7_200)] {
+        let message = json!({"run_id": run, "timestamp": now - ago, "epoch": 1, "loss": 0.5});
+        redis.client().publish(TRAINING, message.to_string());
+    }
+    wait_until("both runs", LIMIT, || daemon.get("/api/runs").json()["count"] == 2);
+    for (run, status) in [("minutes", "running"), ("hours", "stale")] {
+        assert_eq!(daemon.get(&format!("/api/runs/{run}")).json()["run"]["status"], status);
+        let listed = daemon.get(&format!("/api/runs?status={status}&sort=status")).json();
+        assert_eq!((&listed["count"], &listed["runs"][0]["run_name"]), (&json!(1), &json!(run)), "{listed}");
+        let compared = daemon.get(&format!("/api/compare?run_id={run}")).json();
+        assert_eq!(compared["curves"][0]["status"], status);
+        let shown: Value = serde_json::from_str(&daemon.succeed(&["show", run, "--json"])).unwrap();
+        assert_eq!(shown["run"]["status"], status, "{shown}");
+    }
+    let hello = Stream::open(daemon.http_port(), "", "").next("hello");
+    assert_eq!(hello.data["stale_after_seconds"], 3_600.0);
+    assert_eq!(http::send(daemon.http_port(), "DELETE", "/api/runs/minutes", &[], "").unwrap().status, 409);
 }

@@ -19,7 +19,7 @@ use crate::{
     event::EditedRun,
     render,
     store::RangeQuery,
-    units,
+    units::{self, Micros},
 };
 
 /// `GET /api/compare`
@@ -48,10 +48,10 @@ pub async fn compare(State(state): State<ApiState>, params: Params) -> ApiResult
     let runs: Vec<_> = curves.iter().map(|(run, _)| run.row.run_id).collect();
     let has_value = |n| curves.iter().any(|(_, curve)| curve.has_value(n));
     fields::require_known(&state, &runs, &fields, has_value).await?;
-    reservation.json(&answer(&curves, &fields, by, points))
+    reservation.json(&answer(&curves, &fields, by, points, state.config.stale_micros()))
 }
 
-fn answer(curves: &[(EditedRun, Curve)], fields: &[Field], by: &str, points: usize) -> Value {
+fn answer(curves: &[(EditedRun, Curve)], fields: &[Field], by: &str, points: usize, stale_after: Micros) -> Value {
     // The widest buckets of all runs: buckets must be the same for each run.
     let mut shift = curves.iter().filter_map(|(_, curve)| curve.shift).max().unwrap_or(0);
     let (aligned, axis) = loop {
@@ -66,8 +66,10 @@ fn answer(curves: &[(EditedRun, Curve)], fields: &[Field], by: &str, points: usi
     let scaled = |x: i64| if by == "time" { json!(x as f64 * unit) } else { json!(x) };
     let of_field = |(n, field): (usize, &Field)| {
         let runs = curves.iter().zip(&aligned);
-        runs.map(|((run, curve), aligned)| curve_json(run, curve, &Column { field, n, aligned, axis: &axis }))
-            .collect::<Vec<_>>()
+        runs.map(|((run, curve), aligned)| {
+            curve_json(run, curve, &Column { field, n, aligned, axis: &axis, stale_after })
+        })
+        .collect::<Vec<_>>()
     };
     let shown: Vec<Value> = fields.iter().enumerate().flat_map(of_field).collect();
     json!({
@@ -88,6 +90,7 @@ struct Column<'a> {
     n: usize,
     aligned: &'a BTreeMap<i64, Bucket>,
     axis: &'a BTreeSet<i64>,
+    stale_after: Micros,
 }
 
 impl Column<'_> {
@@ -105,7 +108,7 @@ fn curve_json(run: &EditedRun, curve: &Curve, column: &Column<'_>) -> Value {
         "field": column.field.label(),
         "run_name": run.row.run_name,
         "display_name": run.display_name,
-        "status": render::shown_status(&run.row, units::now(), render::STALE_AFTER),
+        "status": render::shown_status(&run.row, units::now(), column.stale_after),
         "last": column.values(|spread| spread.last),
         "min": column.values(|spread| spread.min),
         "max": column.values(|spread| spread.max),

@@ -19,7 +19,7 @@ use crate::{
         state::ApiState,
     },
     event::status,
-    render::{STALE_AFTER, shown_status},
+    render::shown_status,
     units,
 };
 
@@ -34,7 +34,7 @@ pub async fn delete(
     let force = params.word("force", &["false", "true"])? == "true";
     let run_id = resolve_run(&state, &run).await?;
     let row = row_or_created(&state, run_id).await?.ok_or_else(ApiError::run_not_found)?;
-    if !force && shown_status(&row, units::now(), STALE_AFTER) == Some(status::RUNNING) {
+    if !force && shown_status(&row, units::now(), state.config.stale_micros()) == Some(status::RUNNING) {
         let detail = "the run is running: what its trainer sends later would begin it anew; `force=true` deletes it all the same";
         return Err(ApiError::new(StatusCode::CONFLICT, detail));
     }

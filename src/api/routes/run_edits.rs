@@ -24,7 +24,7 @@ use crate::{
         state::ApiState,
     },
     event::{EditedRun, RunEdit},
-    render::{RunJson, STALE_AFTER},
+    render::RunJson,
     units,
     wire::{TAGS_BYTES_MAX, TAGS_MAX},
 };
@@ -47,7 +47,8 @@ pub async fn patch(
     let fields = EditFields::of_patch(object(&bytes(read)?)?)?;
     let reservation = Reservation::reserve_page(&state.memory).await;
     let run = edit(&state, &caller, &run, fields).await?;
-    reservation.json(&Changed { run: RunJson { run: &run, now: units::now(), stale_after: STALE_AFTER } })
+    reservation
+        .json(&Changed { run: RunJson { run: &run, now: units::now(), stale_after: state.config.stale_micros() } })
 }
 
 /// `POST /api/runs/{run_id}/notes`

@@ -19,7 +19,7 @@ use crate::{
         state::ApiState,
     },
     event::{status, total_bytes},
-    render::{RunJson, STALE, STALE_AFTER},
+    render::{RunJson, STALE},
     store::{
         BoxFuture, RunsQuery,
         run_list::{CONFIG_PREFIX, RunsSort, SortBy, Words, sort_columns},
@@ -72,6 +72,7 @@ pub async fn list(State(state): State<ApiState>, params: Params) -> ApiResult {
     let params = params.allow_only(&names, &["tag"])?;
     let sort = sort(&params)?;
     let mut query = query(&params, state.config.page_rows)?;
+    query.stale_after = state.config.stale_micros();
     query.sort = sort.as_ref().map(NamedSort::parse).transpose()?;
     let fingerprint = fingerprint(&params, sort.as_ref());
     let parse = |text: &str| run_cursor::parse(text, fingerprint, sort.is_some());
@@ -86,7 +87,8 @@ pub async fn list(State(state): State<ApiState>, params: Params) -> ApiResult {
         Box::pin(async move { store.runs(&query).await })
     };
     let page = reservation.read_within(read, |page| total_bytes(&page.runs)).await?;
-    let runs: Vec<_> = page.runs.iter().map(|run| RunJson { run, now: query.now, stale_after: STALE_AFTER }).collect();
+    let RunsQuery { now, stale_after, .. } = query;
+    let runs: Vec<_> = page.runs.iter().map(|run| RunJson { run, now, stale_after }).collect();
     let next = page.next.map(|next| run_cursor::write(&next, fingerprint, sort.is_some()));
     let sorted = sort.as_ref().map(|NamedSort { by, order }| Sorted {
         by,

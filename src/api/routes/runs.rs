@@ -14,7 +14,7 @@ use crate::{
         state::ApiState,
     },
     event::{EditedRun, MemSize, MetricsRow, total_bytes},
-    render::{JsonRows, RunJson, STALE_AFTER},
+    render::{JsonRows, RunJson},
     store::{self, BoxFuture, RangeQuery, StoreError},
     units,
 };
@@ -60,6 +60,6 @@ pub async fn detail(State(state): State<ApiState>, Path(run_id): Path<String>, p
             (created, Vec::new(), (Vec::new(), None))
         }
     };
-    let shown = RunJson { run: &run, now: units::now(), stale_after: STALE_AFTER };
+    let shown = RunJson { run: &run, now: units::now(), stale_after: state.config.stale_micros() };
     reservation.json(&RunDetail { run: shown, metrics: JsonRows(&metrics), metric_count, next, metric_names })
 }

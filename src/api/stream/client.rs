@@ -102,6 +102,7 @@ impl StreamClient {
             "resumed": self.subscriber.resumed || !is_first,
             "live": live,
             "max_runs": self.state.config.max_runs,
+            "stale_after_seconds": self.state.config.stale_after.as_secs_f64(),
         });
         event(out, "hello", &hello.to_string(), Some(&self.subscriber.resume_token()));
     }

@@ -2,7 +2,7 @@
 //!
 //! | event | data |
 //! | --- | --- |
-//! | `hello` | `{"resumed", "live", "max_runs"}`; not resumed: missed events are in the store; not live: this process does not receive all of them; so many runs a request may name. Again when `live` changes |
+//! | `hello` | `{"resumed", "live", "max_runs", "stale_after_seconds"}`; not resumed: missed events are in the store; not live: this process does not receive all of them; so many runs a request may name; silence after which a running run is stale. Again when `live` changes |
 //! | `metrics` | `{"run_id", "rows": [...], "skipped"}`: rows as `/api/metrics/range` has them, oldest first |
 //! | `topology` | the newest snapshot of a run; one that is large without its `topology_json` |
 //! | `event` | `{"run_id", "rows": [...], "skipped"}`: starts, ends, units added; of states the newest |

@@ -56,6 +56,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("latest.runs = 0", "latest.runs", "at least 1"),
     ("control.pause_max = \"0s\"", "control.pause_max", "zero"),
     ("control.flush_timeout = \"0s\"", "control.flush_timeout", "zero"),
+    ("http.stale_after = \"0s\"", "http.stale_after", "longer than zero"),
     ("http.listen = \"nowhere\"", "http.listen", "address and port"),
     ("http.exports = 9223372036854775807", "http.exports", "at most"),
     ("http.compressions = 9223372036854775807", "http.compressions", "at most"),

@@ -110,7 +110,7 @@ async fn read_block<'q>(live: &LiveSession, query: &'q RunsQuery, sort: &'q Runs
             block.scanned += 1;
             last = Some(entry.place());
             let run = runs.remove(&entry.run_id).filter(|run| query.matches(run));
-            if let Some(position) = run.and_then(|run| sort.position(&run, query.now)) {
+            if let Some(position) = run.and_then(|run| sort.position(&run, query.stale_before())) {
                 block.top.offer(position);
             }
         }

@@ -38,6 +38,8 @@ pub struct RunsQuery {
     pub status: Option<String>,
     /// Time by which a run is stale.
     pub now: Micros,
+    /// Silence after which a running run is stale.
+    pub stale_after: Micros,
     /// Filter: dataset.
     pub dataset: Option<String>,
     /// Filter: the run has all of these tags.
@@ -96,6 +98,7 @@ impl Default for RunsQuery {
             bytes: READ_BYTES,
             status: None,
             now: units::now(),
+            stale_after: render::STALE_AFTER,
             dataset: None,
             tags: BTreeSet::new(),
             archived: None,
@@ -119,7 +122,12 @@ impl RunsQuery {
     }
 
     fn shown_status<'r>(&self, run: &'r EditedRun) -> Option<&'r str> {
-        render::shown_status(&run.row, self.now, render::STALE_AFTER)
+        render::shown_status(&run.row, self.now, self.stale_after)
+    }
+
+    /// A running run without an event at this time or later is stale.
+    pub fn stale_before(&self) -> Micros {
+        self.now.saturating_sub(self.stale_after)
     }
 
     /// Whether matching and sorting need this column of a run's row.

@@ -57,8 +57,8 @@ impl SortBy {
         }
     }
 
-    /// The value of a run.
-    pub fn key(&self, run: &EditedRun, now: Micros) -> SortKey {
+    /// The value of a run; see [`RunsQuery::stale_before`](super::RunsQuery::stale_before).
+    pub fn key(&self, run: &EditedRun, stale_before: Micros) -> SortKey {
         match self {
             Self::Config(key) => {
                 let config = run.row.config_json.as_deref().unwrap_or_default();
@@ -69,7 +69,7 @@ impl SortBy {
             Self::Column("edited_by") => SortKey::text(run.edited_by.as_deref()),
             Self::Column("edited_at") => SortKey::time(run.edited_at),
             Self::Column("archived") => SortKey::number(f64::from(u8::from(run.archived))),
-            Self::Column("status") => SortKey::text(render::shown_status(&run.row, now, render::STALE_AFTER)),
+            Self::Column("status") => SortKey::text(render::shown_status(&run.row, stale_before, 0)),
             Self::Column(name) => {
                 let at = RunRow::COLUMNS.iter().position(|column| column.name == *name);
                 at.and_then(|at| run.row.values().nth(at)).map_or(SortKey::Absent, SortKey::stored)
@@ -186,9 +186,9 @@ pub struct RunsSort {
 
 impl RunsSort {
     /// The place of a run; `None` for a run that no list has, because it has no start.
-    pub(in crate::store) fn position(&self, run: &EditedRun, now: Micros) -> Option<SortPosition> {
+    pub(in crate::store) fn position(&self, run: &EditedRun, stale_before: Micros) -> Option<SortPosition> {
         let start = run.row.start_time?;
-        Some(SortPosition { key: self.by.key(run, now), start, run_id: run.row.run_id })
+        Some(SortPosition { key: self.by.key(run, stale_before), start, run_id: run.row.run_id })
     }
 
     /// The configuration keys of these runs of a page, at most [`KEYS_MAX`], when the list is sorted by one that neither they nor later

@@ -1,6 +1,7 @@
 // The pill in the head and the bar below it: whether the daemon answers, and what is wrong with it, in the words of `status`.
 
 import { h, say, show } from "./dom.js";
+import { setStaleAfter } from "./format.js";
 import { changed, scope } from "./session.js";
 import { live } from "./stream.js";
 import { verdict } from "./verdict.js";
@@ -65,6 +66,7 @@ export function mount() {
   });
   live.hello.on((hello) => {
     isLive = hello.live;
+    setStaleAfter(hello.stale_after_seconds);
     draw();
   });
   live.refused.on((why) => {

@@ -73,8 +73,13 @@ export const isolated = (name) => `\u2068${name}\u2069`;
 /** What a run is called. */
 export const runName = (run) => run.display_name || run.run_name || (run.dataset_name ? `${run.dataset_name} · ${short(run.run_id)}` : short(run.run_id));
 
+/** Seconds of silence after which a running run is stale (`http.stale_after`), until the daemon tells another number. */
+let staleAfter = 300;
+
+export const setStaleAfter = (after) => (staleAfter = after ?? staleAfter);
+
 /** The status to show now: a run that falls silent is stale before the next answer says so. */
 export function statusOf(run) {
   const last = seconds(run.last_event_time || run.start_time);
-  return run.status === "running" && last !== null && Date.now() / 1000 - last > 300 ? "stale" : run.status || "unknown";
+  return run.status === "running" && last !== null && Date.now() / 1000 - last > staleAfter ? "stale" : run.status || "unknown";
 }

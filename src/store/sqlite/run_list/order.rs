@@ -19,7 +19,6 @@ use uuid::Uuid;
 use super::rows;
 use crate::{
     event::{EditedRun, status},
-    render::STALE_AFTER,
     store::{
         run_list::{PackedPositions, RunsQuery, RunsSort, SortBy},
         sqlite::{
@@ -38,6 +37,8 @@ const PROGRESS_RUNS: usize = 1_000;
 const CHANGED_MAX: usize = 4_000;
 /// Number of changed runs from which the runs are sorted again while the order is still in use,
 const REFRESH_CHANGED: usize = 400;
+/// How far the time before which runs are stale may go back while an order is in use: a clock may be set back a little.
+const CLOCK_STEP: Micros = 300_000_000;
 /// and the pause before that, as a multiple of the time that sorting takes.
 const REFRESH_PAUSE: u32 = 10;
 
@@ -48,8 +49,8 @@ pub(in crate::store::sqlite) struct RunOrder {
     descending: Vec<i64>,
     /// Running runs that become stale without a change. They are treated as changed.
     unsettled: Vec<Uuid>,
-    /// Time by which runs were stale.
-    now: Micros,
+    /// Time before which running runs were stale.
+    stale_before: Micros,
     file: FileState,
     changes: Mutex<Changes>,
     built_at: Instant,
@@ -76,14 +77,14 @@ impl RunOrder {
     pub fn build(
         open: &OpenDatabase,
         by: &SortBy,
-        now: Micros,
+        stale_before: Micros,
         progress: &AtomicUsize,
     ) -> rusqlite::Result<Option<Self>> {
         let built_at = Instant::now();
         let transaction = open.connection.unchecked_transaction()?;
         let file = FileState::read(open, &transaction)?;
         let sort = RunsSort { by: by.clone(), descending: false };
-        let query = RunsQuery { sort: Some(sort.clone()), now, ..RunsQuery::default() };
+        let query = RunsQuery { sort: Some(sort.clone()), ..RunsQuery::default() };
         let (mut positions, mut unsettled, mut read) = (PackedPositions::default(), Vec::new(), 0);
         {
             let mut statement = transaction.prepare(&rows::all(&query))?;
@@ -97,9 +98,9 @@ impl RunOrder {
                     }
                 }
                 let run = rows::edited(row)?;
-                if *by == SortBy::Column("status") && is_unsettled(&run, now) {
+                if *by == SortBy::Column("status") && is_unsettled(&run, stale_before) {
                     unsettled.push(run.row.run_id);
-                } else if let Some(position) = sort.position(&run, now) {
+                } else if let Some(position) = sort.position(&run, stale_before) {
                     positions.push(&position, rows::row_id(row)?);
                 }
             }
@@ -108,7 +109,7 @@ impl RunOrder {
         let (ascending, descending) = (positions.sorted(false), positions.sorted(true));
         let changes = Mutex::new(Changes { read_to: file.last_change, runs: HashSet::new() });
         let build_time = built_at.elapsed();
-        Ok(Some(Self { ascending, descending, unsettled, now, file, changes, built_at, build_time }))
+        Ok(Some(Self { ascending, descending, unsettled, stale_before, file, changes, built_at, build_time }))
     }
 
     /// Size in memory.
@@ -131,13 +132,14 @@ impl RunOrder {
         &self,
         open: &OpenDatabase,
         snapshot: &Connection,
-        now: Micros,
+        stale_before: Micros,
     ) -> rusqlite::Result<Option<HashSet<Uuid>>> {
         let file = FileState::read(open, snapshot)?;
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = file.identity == self.file.identity && file.schema_version == self.file.schema_version;
         // A clock that was set back makes stale runs running ones.
-        let is_later = file.last_change >= self.file.last_change && now >= self.now.saturating_sub(STALE_AFTER);
+        let is_later =
+            file.last_change >= self.file.last_change && stale_before >= self.stale_before.saturating_sub(CLOCK_STEP);
         if !is_same || !is_later || first_change(snapshot)?.is_some_and(|first| first > changes.read_to + 1) {
             return Ok(None);
         }
@@ -177,8 +179,8 @@ fn first_change(snapshot: &Connection) -> rusqlite::Result<Option<i64>> {
 }
 
 /// Whether a run may become stale while the order is in use, also with a clock that is set back a little.
-fn is_unsettled(run: &EditedRun, now: Micros) -> bool {
+fn is_unsettled(run: &EditedRun, stale_before: Micros) -> bool {
     let last = run.row.last_event_time.or(run.row.start_time);
     run.row.status.as_deref() == Some(status::RUNNING)
-        && last.is_some_and(|last| now.saturating_sub(last) <= 2 * STALE_AFTER)
+        && last.is_some_and(|last| last >= stale_before.saturating_sub(CLOCK_STEP))
 }

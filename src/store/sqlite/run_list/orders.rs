@@ -21,7 +21,7 @@ use crate::{
         run_list::SortBy,
         sqlite::{database::Database, error},
     },
-    units::now,
+    units::{Micros, now},
 };
 
 /// Maximum memory of the orders that are kept: three of a million runs, or one of 3,100,000.
@@ -64,6 +64,8 @@ struct Shared {
 #[derive(Debug)]
 struct Slot {
     by: SortBy,
+    /// Silence after which a running run is stale.
+    stale_after: Micros,
     state: watch::Sender<OrderState>,
     used_at: Instant,
     /// The order is kept in use while it is computed anew.
@@ -77,15 +79,21 @@ impl RunOrders {
     }
 
     /// The order by a column, which is computed if it is not there. `spawn` starts a thread.
-    pub fn get(&self, by: &SortBy, spawn: impl FnOnce(Work) -> bool) -> watch::Receiver<OrderState> {
+    pub fn get(
+        &self,
+        by: &SortBy,
+        stale_after: Micros,
+        spawn: impl FnOnce(Work) -> bool,
+    ) -> watch::Receiver<OrderState> {
         let mut shared = self.lock();
         if let Some(slot) = shared.slot(by) {
             slot.used_at = Instant::now();
             return slot.state.subscribe();
         }
         let (state, receiver) = watch::channel(OrderState::Sorting(Arc::default()));
-        shared.slots.push(Slot { by: by.clone(), state, used_at: Instant::now(), is_refreshing: false });
-        self.submit(&mut shared, by, spawn);
+        let (by, used_at) = (by.clone(), Instant::now());
+        shared.slots.push(Slot { by: by.clone(), stale_after, state, used_at, is_refreshing: false });
+        self.submit(&mut shared, &by, spawn);
         receiver
     }
 
@@ -147,13 +155,15 @@ impl RunOrders {
     }
 
     fn sort(&self, by: &SortBy) {
-        let progress = match self.lock().slot(by).map(|slot| slot.state.borrow().clone()) {
-            Some(OrderState::Sorting(progress)) => progress,
-            Some(_) => Arc::default(),
+        let slot = self.lock().slot(by).map(|slot| (slot.state.borrow().clone(), slot.stale_after));
+        let (progress, stale_after) = match slot {
+            Some((OrderState::Sorting(progress), stale_after)) => (progress, stale_after),
+            Some((_, stale_after)) => (Arc::default(), stale_after),
             None => return,
         };
         let built = self.database.reader().and_then(|open| {
-            RunOrder::build(&open, by, now(), &progress).map_err(|e| error::classify(e, &self.database.path))
+            let stale_before = now().saturating_sub(stale_after);
+            RunOrder::build(&open, by, stale_before, &progress).map_err(|e| error::classify(e, &self.database.path))
         });
         let state = match built {
             Ok(Some(order)) if order.bytes() <= KEPT_BYTES => OrderState::Sorted(Arc::new(order)),

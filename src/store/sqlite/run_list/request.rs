@@ -25,7 +25,7 @@ impl SqliteStore {
             return self.query("runs", move |connection| newest_first(connection, &query.begin())).await;
         };
         for _ in 0..ATTEMPTS_MAX {
-            match self.order(&sort.by, query.deadline).await? {
+            match self.order(&sort.by, query).await? {
                 OrderState::Sorting(read) => return Ok(still_sorting(query, orders::progress(&read))),
                 OrderState::TooMany => break,
                 OrderState::Failed(error) => return Err(error::duplicate(&error)),
@@ -46,10 +46,10 @@ impl SqliteStore {
     }
 
     /// What is known of an order by the deadline.
-    async fn order(&self, by: &SortBy, deadline: Option<Instant>) -> Result<OrderState, StoreError> {
-        let mut state = self.orders.get(by, |work| self.spawn_reader("sqlite-sort", work));
+    async fn order(&self, by: &SortBy, query: &RunsQuery) -> Result<OrderState, StoreError> {
+        let mut state = self.orders.get(by, query.stale_after, |work| self.spawn_reader("sqlite-sort", work));
         let is_settled = |state: &OrderState| !matches!(state, OrderState::Sorting(_));
-        let settled = match deadline {
+        let settled = match query.deadline {
             Some(deadline) => timeout_at(deadline, state.wait_for(is_settled)).await.ok().map(|found| found.map(drop)),
             None => Some(state.wait_for(is_settled).await.map(drop)),
         };

@@ -24,12 +24,12 @@ pub(in crate::store::sqlite) fn by_order(
     order: &RunOrder,
 ) -> rusqlite::Result<Option<Runs>> {
     let transaction = open.connection.unchecked_transaction()?;
-    let Some(changed) = order.changed(open, &transaction, query.now)? else { return Ok(None) };
+    let Some(changed) = order.changed(open, &transaction, query.stale_before())? else { return Ok(None) };
     let after = query.from.after.as_ref();
     let mut top = TopRuns::new(sort, after, query.limit.saturating_add(1));
     for run_id in &changed {
         let run = rows::one(&transaction, *run_id)?.filter(|run| query.matches(run));
-        if let Some(position) = run.and_then(|run| sort.position(&run, query.now)) {
+        if let Some(position) = run.and_then(|run| sort.position(&run, query.stale_before())) {
             top.offer(position);
         }
     }
@@ -54,7 +54,9 @@ pub(in crate::store::sqlite) fn by_reading_all(
         let mut stored = statement.query(())?;
         while let Some(row) = stored.next()? {
             scanned += 1;
-            if let Some(position) = rows::matching(row, query)?.and_then(|run| sort.position(&run, query.now)) {
+            if let Some(position) =
+                rows::matching(row, query)?.and_then(|run| sort.position(&run, query.stale_before()))
+            {
                 top.offer(position);
             }
         }
@@ -132,7 +134,7 @@ impl<'q> Walk<'q> {
                 })
             })?;
             let Some((run, is_match)) = found else { continue };
-            let Some(position) = sort.position(&run, query.now) else { continue };
+            let Some(position) = sort.position(&run, query.stale_before()) else { continue };
             if self.add_changed(Some(&position))?.is_break() {
                 return Ok(End::Full);
             }
@@ -158,8 +160,9 @@ impl<'q> Walk<'q> {
             let middle = low.midpoint(high);
             let (mut probe, mut position) = (middle, None);
             while probe < high && position.is_none() {
+                let stale_before = self.query.stale_before();
                 position =
-                    unchanged.read(rows[probe], |row| Ok(self.sort.position(&rows::edited(row)?, self.query.now)))?;
+                    unchanged.read(rows[probe], |row| Ok(self.sort.position(&rows::edited(row)?, stale_before)))?;
                 probe += 1;
             }
             match position {

@@ -57,7 +57,7 @@ fn ids(runs: &[EditedRun]) -> Vec<Uuid> {
 async fn expected(store: &SqliteStore, query: &RunsQuery) -> Vec<Uuid> {
     let mut runs = all(store, &RunsQuery { sort: None, limit: 1_000, deadline: None, ..query.clone() }).await;
     let sort = query.sort.as_ref().unwrap();
-    let position = |run: &EditedRun| sort.position(run, query.now).unwrap();
+    let position = |run: &EditedRun| sort.position(run, query.stale_before()).unwrap();
     runs.sort_by(|a, b| sort.compare(&position(a), &position(b)));
     ids(&runs)
 }
@@ -129,7 +129,7 @@ async fn runs_that_do_not_change_are_listed_once_while_others_do() {
             query.deadline = Some(Instant::now() + Duration::from_millis(1));
             let page = store.runs(&query).await.unwrap();
             let sort = sort.as_ref().unwrap();
-            places.extend(page.runs.iter().map(|run| sort.position(run, query.now).unwrap()));
+            places.extend(page.runs.iter().map(|run| sort.position(run, query.stale_before()).unwrap()));
             found.extend(ids(&page.runs).into_iter().filter(|id| kept.contains(id)));
             let Some(next) = page.next else { break };
             query.from = next;
@@ -215,6 +215,13 @@ async fn running_runs_become_stale_in_a_remembered_order() {
     let sort = RunsSort { by: SortBy::named("status").unwrap(), descending: true };
     let query = RunsQuery { limit: 4, sort: Some(sort), ..RunsQuery::default() };
     let before = ids(&all(&store, &query).await);
+    // After a longer silence, and a shorter one again.
+    for (stale_after, stale) in [(7_200_000_000, 0), (query.stale_after, 5)] {
+        let query = RunsQuery { stale_after, ..query.clone() };
+        assert_eq!(ids(&all(&store, &query).await), expected(&store, &query).await, "{stale_after}");
+        let query = RunsQuery { status: Some("stale".into()), ..query };
+        assert_eq!(all(&store, &query).await.len(), stale, "{stale_after}");
+    }
     let later = RunsQuery { now: query.now + 400_000_000, ..query };
     let after = ids(&all(&store, &later).await);
     assert_eq!(after, expected(&store, &later).await);
