@@ -114,7 +114,6 @@ fn columns_of_run(run: &RunRow) -> impl Iterator<Item = &'static str> + use<> {
         ("train_accuracy", run.final_train_accuracy.is_some()),
         ("val_loss", run.final_val_loss.is_some()),
         ("val_accuracy", run.final_val_accuracy.is_some()),
-        ("hidden_units", run.total_hidden_units.is_some()),
     ];
     last.into_iter().filter(|(_, has_value)| *has_value).map(|(name, _)| name)
 }

@@ -128,8 +128,7 @@ fn has_values(answer: &Value, column: &str) -> bool {
     let has = |row: &Value, name: &str| {
         !row[name].is_null() || cells::list(row, "non_finite").iter().any(|lost| lost == name)
     };
-    let of_run = if column == "hidden_units" { "total_hidden_units" } else { &format!("final_{column}") };
-    has(&answer["run"], of_run) || cells::list(answer, "metrics").iter().any(|row| has(row, column))
+    has(&answer["run"], &format!("final_{column}")) || cells::list(answer, "metrics").iter().any(|row| has(row, column))
 }
 
 /// The names of the metrics without a column, of a run and of the rows beside it.
