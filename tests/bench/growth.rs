@@ -144,6 +144,8 @@ fn fill(database: &Path, run: Uuid, load: Load) -> Result<(), Error> {
     }
     transaction.commit()?;
     connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?;
+    // Or its pages are written while the daemon is measured.
+    rustix::fs::sync();
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::both,
-    support::{daemon::Daemon, http, redis::Redis, stream::Stream, wait_until},
+    support::{daemon::Daemon, http, redis::Redis, stream::Stream, wait_for, wait_until},
 };
 
 const TRAINING: &str = "cascor:training";
@@ -155,7 +155,10 @@ fn numbers_that_are_not_finite_are_told_apart_and_why_a_run_ended_is_shown() {
     assert_eq!(run["non_finite"], json!(["final_train_loss", "final_val_loss"]), "{run}");
     let listed = daemon.succeed(&["runs"]);
     assert!(listed.lines().any(|line| line.contains(" inf") && line.contains("big")), "{listed}");
-    let shown = daemon.succeed(&["show", "big"]);
+    // The run's row may be stored before the event that ended it.
+    let shown = wait_for("the reason", LIMIT, || {
+        Some(daemon.succeed(&["show", "big"])).filter(|shown| shown.contains("ended because"))
+    });
     for (name, value) in
         [("final train loss", "inf"), ("final val loss", "NaN"), ("ended because", "ValueError: too large")]
     {
