@@ -11,6 +11,7 @@ mod backup;
 mod backup_refused;
 mod browser;
 mod client;
+mod cluster_cut_off;
 mod cors;
 mod crash;
 mod curves;
