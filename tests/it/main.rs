@@ -38,6 +38,7 @@ mod layers;
 mod live;
 mod lost;
 mod memory;
+mod memory_streams;
 mod messages;
 mod metric_columns;
 mod metric_columns_later;
