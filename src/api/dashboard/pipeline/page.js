@@ -142,7 +142,7 @@ function listening(redis) {
 function drawStreams(redis) {
   const rows = streams.rows(redis);
   const figure = (value) => h("td", { class: "number" }, typeof value === "number" ? count(value) : value);
-  show(parts.streams, rows.length === 0 ? [] : h("table", {}, head([["Stream", ""], ["Entries not read yet", "number"], ["Not acknowledged", "number"]]),
+  show(parts.streams, rows.length === 0 ? [] : h("table", {}, head([["Stream", ""], ["Not read yet", "number"], ["Not acknowledged", "number"]]),
     h("tbody", {}, rows.map(({ name, fine, text, unread, pending }) => h("tr", {}, h("th", { scope: "row" }, name, h("small", {}, state(fine, text))), figure(unread), figure(pending))))));
 }
 
