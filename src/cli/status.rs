@@ -43,7 +43,7 @@ pub struct Args {
     look_in: Vec<PathBuf>,
     #[command(flatten)]
     target: Target,
-    /// Whether the daemon at `http.listen` is asked where Redis does not answer.
+    /// Whether the daemon at `http.listen` is asked where Redis does not answer, or has no status.
     #[arg(skip)]
     asks_local: bool,
 }
@@ -95,7 +95,7 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     let Some(interval) = args.watch else {
         let snapshot = snapshot(&settings, &args).await?;
         show(&snapshot, &args, json)?;
-        return outcome(snapshot, &args);
+        return outcome(snapshot);
     };
     loop {
         let snapshot = snapshot(&settings, &args).await?;
@@ -105,7 +105,7 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
         show(&snapshot, &args, json)?;
         // A daemon or server that is away may come back while it is watched.
         let is_silent = snapshot.statuses.as_ref().map_or(true, Vec::is_empty);
-        match outcome(snapshot, &args) {
+        match outcome(snapshot) {
             Err(error) if is_silent && json => terminal::print_notice(format_args!("{}", Chain(&error))),
             Err(error) if is_silent => output::line(&Chain(&error).to_string())?,
             _ => {}
@@ -124,7 +124,12 @@ async fn snapshot(settings: &Settings, args: &Args) -> Result<Snapshot, CliError
     }
     let dirs = orphan_search_dirs(settings, &args.look_in);
     let statuses = match statuses(settings, args.daemon.clone()).await {
-        Err(error) => local_status(settings, args, error).await,
+        Err(error) => local_status(settings, args, &Chain(&error).to_string()).await.ok_or(error),
+        // A Redis that is full takes no status.
+        Ok(found) if found.is_empty() => {
+            let why = "no daemon has reported its status to Redis";
+            local_status(settings, args, why).await.ok_or_else(|| none_reported(args))
+        }
         found => found,
     };
     Ok(Snapshot { statuses, orphans: Some(spool::orphans(&dirs, &settings.spool.dir)) })
@@ -173,20 +178,21 @@ fn show(snapshot: &Snapshot, args: &Args, json: bool) -> Result<(), CliError> {
 }
 
 /// Success if there are daemons and all are well.
-fn outcome(snapshot: Snapshot, args: &Args) -> Result<(), CliError> {
+fn outcome(snapshot: Snapshot) -> Result<(), CliError> {
     let statuses = snapshot.statuses?;
-    if statuses.is_empty() {
-        let subject = args.daemon.as_ref().map_or_else(|| "no daemon".into(), |daemon| format!("no daemon `{daemon}`"));
-        return Err(CliError::NegativeAnswer(format!(
-            "{subject} has reported its status in the last seconds; start one with `cascor-ingest run`, or correct `redis.url`"
-        )));
-    }
     let unwell: Vec<String> = statuses
         .iter()
         .filter(|(_, status)| !Verdict::of(status).ok)
         .map(|(instance, _)| output::cell(Some(&instance.as_str().into())))
         .collect();
     if unwell.is_empty() { Ok(()) } else { Err(CliError::NegativeAnswer(format!("not well: {}", unwell.join(", ")))) }
+}
+
+fn none_reported(args: &Args) -> CliError {
+    let subject = args.daemon.as_ref().map_or_else(|| "no daemon".into(), |daemon| format!("no daemon `{daemon}`"));
+    CliError::NegativeAnswer(format!(
+        "{subject} has reported its status in the last seconds; start one with `cascor-ingest run`, or correct `redis.url`"
+    ))
 }
 
 /// Age of a status that is late: a daemon writes one each second.
@@ -218,20 +224,16 @@ fn orphan((dir, report): &(PathBuf, Report)) -> Value {
     })
 }
 
-/// The status of the daemon that listens on this machine, where Redis does not answer; without one, this error.
-async fn local_status(settings: &Settings, args: &Args, error: CliError) -> Result<Vec<(String, Value)>, CliError> {
-    let Some(url) = local_daemon::listening(settings).filter(|_| args.asks_local) else { return Err(error) };
+/// The status of the daemon that listens on this machine, where Redis does not answer or has none, for this reason; `None` without one.
+async fn local_status(settings: &Settings, args: &Args, why: &str) -> Option<Vec<(String, Value)>> {
+    let url = local_daemon::listening(settings).filter(|_| args.asks_local)?;
     let client = ClientConfig { url: url.clone(), ..settings.client.clone() };
-    let Ok(Some(daemon)) = args.target.daemon(&Settings { client, ..settings.clone() }) else { return Err(error) };
-    match daemon_status(&daemon, args.daemon.as_deref()).await {
-        Ok(found) => {
-            if args.watch.is_none() {
-                terminal::print_notice(format_args!("{}; the daemon at {url} was asked instead", Chain(&error)));
-            }
-            Ok(found)
-        }
-        Err(_) => Err(error),
+    let daemon = args.target.daemon(&Settings { client, ..settings.clone() }).ok()??;
+    let found = daemon_status(&daemon, args.daemon.as_deref()).await.ok()?;
+    if args.watch.is_none() {
+        terminal::print_notice(format_args!("{why}; the daemon at {url} was asked instead"));
     }
+    Some(found)
 }
 
 /// The status of the daemon behind `--url`.

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use fred::error::Error as RedisError;
+use fred::error::{Error as RedisError, ErrorKind};
 use tracing::warn;
 
 use super::config::Config;
@@ -91,9 +91,18 @@ impl Acl {
         Some(Refusal { user: Arc::clone(&self.user), what, words: words.to_owned(), rule })
     }
 
-    /// The text of an error; of a refusal with the missing permission, of a wrong server with the right address.
+    /// The text of an error; of a refusal with the missing permission, of a wrong server with the right address, of a full one with what
+    /// makes room.
     pub fn explain(&self, error: &RedisError, resource: Resource<'_>) -> String {
+        let text = match error.kind() {
+            // The words of an answer; those of other kinds are the client's.
+            ErrorKind::Unknown => format!("Redis answers: {}", error.details().trim_end_matches('.')),
+            _ => error.to_string(),
+        };
         let remedy = match error.details() {
+            words if words.starts_with("OOM") => {
+                "this Redis is full; raise its `maxmemory`, or remove what it need not keep"
+            }
             words if words.starts_with("READONLY") => {
                 "this Redis is a replica; name its primary in `redis.url`, or its sentinels by redis-sentinel://"
             }
@@ -102,10 +111,10 @@ impl Acl {
             }
             words => match self.refusal(words, resource) {
                 Some(refusal) => return refusal.to_string(),
-                None => return error.to_string(),
+                None => return text,
             },
         };
-        format!("{error}: {remedy}")
+        format!("{text}: {remedy}")
     }
 
     /// Logs a missing permission where a refusal is otherwise ignored; once for each rule and connection.

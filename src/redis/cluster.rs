@@ -1,5 +1,5 @@
 //! Redis Cluster: every node passes on every published message, so a subscriber needs one of them, and leaves it for another when
-//! it is cut off from the cluster.
+//! it is cut off from the cluster. Commands go to the node of their key, as a node that is not cut off names it.
 
 use std::time::Duration;
 
@@ -67,6 +67,22 @@ pub(super) async fn find(config: &Config, settings: RedisConfig) -> Result<Node,
         (Some((at, connected)), _) => Ok(Node { config: config.clone(), settings, nodes, at, connected }),
         (None, failure) => Err(failure.unwrap_or(ConnectError::Address("names no node"))),
     }
+}
+
+/// Connects to the nodes of all keys. A node that sees its cluster whole is asked for them: one that is cut off names itself for keys that
+/// another has taken over, and refuses them.
+pub(super) async fn connect(config: &Config, mut settings: RedisConfig) -> Result<Connected, ConnectError> {
+    let found = match find(config, settings.clone()).await {
+        Ok(node) => node.nodes.into_iter().nth(node.at),
+        // What is wrong with a cluster is what is wrong with its last node.
+        Err(ConnectError::Node { error, .. }) => return Err(*error),
+        Err(error) => return Err(error),
+    };
+    if let ServerConfig::Clustered { hosts, .. } = &mut settings.server {
+        hosts.clear();
+        hosts.extend(found);
+    }
+    open(config, settings).await
 }
 
 async fn join(config: &Config, settings: &RedisConfig, node: &Server) -> Result<(Connected, State), ConnectError> {

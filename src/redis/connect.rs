@@ -3,6 +3,7 @@
 use fred::types::config::ServerConfig;
 
 use super::{
+    cluster,
     config::Config,
     connection::{Connected, open},
     login::{ConnectError, settings},
@@ -18,6 +19,7 @@ pub async fn connect(config: &Config) -> Result<Connected, ConnectError> {
     let settings = settings(config).await?;
     match &settings.server {
         ServerConfig::Sentinel { .. } => sentinel::connect(config, settings).await,
+        ServerConfig::Clustered { .. } => cluster::connect(config, settings).await,
         _ => open(config, settings).await,
     }
 }

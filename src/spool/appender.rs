@@ -1,26 +1,27 @@
 //! The writing end of the spool: groups of records are written at once and synced together, or in memory while the disk takes no
 //! writes.
 
+mod outage;
+
 use std::{io, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::error;
 use uuid::Uuid;
 
+use self::outage::{Degraded, RECOVERY_BATCH_BYTES};
 use super::{
     Config,
     record::{self, NewRecord},
     segment::{self, SegmentWriter},
     shared::Shared,
 };
-use crate::{backoff, logging::Chain};
+use crate::logging::Chain;
 
 /// A group is synced early when it would grow beyond this.
 const GROUP_BYTES: usize = 8 << 20;
 /// A record of so many bytes is a group of its own, written from where its payload is: a copy of it would take as much again.
 const LARGE_RECORD: usize = 1 << 20;
-/// How much of what is in memory is written at once when the disk is back: less than a disk that has a little room can take.
-const RECOVERY_BATCH_BYTES: u64 = 1 << 20;
 /// The part of the memory segment that only gaps, commands and receipts may use.
 pub(super) const RESERVED_BYTES: u64 = 1 << 20;
 /// Syncs that may follow each other at once, so that a group delayed by scheduling does not delay the next. On average they are still
@@ -43,13 +44,6 @@ pub struct Synced {
     pub end: u64,
     /// Whether the disk takes records. When it does, `durable` equals `end`.
     pub healthy: bool,
-}
-
-/// Why records are in memory.
-#[derive(Clone, Copy, Debug)]
-struct Degraded {
-    since: Instant,
-    retry_at: Instant,
 }
 
 /// Appends records. Synchronous: owned by a thread that may wait for a disk.
@@ -278,22 +272,6 @@ impl Appender {
         Ok(())
     }
 
-    /// After a failure writes and syncs the group in a new segment, because the file may be at fault; the failed one is never
-    /// written again, and nothing counts that was not synced in it.
-    fn try_new_segment(&mut self, error: &io::Error, started: Instant) {
-        (self.written, self.written_end) = (0, self.first);
-        if is_capacity(error) {
-            return self.fail(error, started);
-        }
-        self.shared.metrics.spool_sync_failures.inc();
-        error!(error = %Chain(error), "segment failed; writing its unsynced records to a new one");
-        if let Err(error) = self.write_rest().and_then(|()| self.sync_written()) {
-            (self.written, self.written_end) = (0, self.first);
-            self.shared.metrics.spool_sync_failures.inc();
-            self.fail(&error, started);
-        }
-    }
-
     /// Makes records durable that are not in the group. After a failure tries once more in a new segment; an outage is logged once,
     /// not with each try.
     fn write_and_sync(&mut self, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
@@ -333,52 +311,6 @@ impl Appender {
         }
     }
 
-    fn fail(&mut self, error: &io::Error, now: Instant) {
-        let retry_at = now + if is_capacity(error) { backoff::DISK_FULL } else { backoff::DISK };
-        let first = self.degraded.is_none();
-        let since = self.degraded.map_or(now, |degraded| degraded.since);
-        self.degraded = Some(Degraded { since, retry_at });
-        if first {
-            self.shared.set_healthy(false);
-            error!(error = %Chain(error), "disk takes no records; they stay in memory and are lost if the process ends");
-        }
-    }
-
-    /// Writes what is in memory only, oldest first, as far as the disk takes it.
-    fn recover(&mut self, now: Instant) {
-        loop {
-            let unwritten = self.shared.cache().unwritten(self.shared.durable(), self.batch);
-            // What was committed from memory leaves a gap in the segments, which only a checkpoint behind it explains.
-            let first_unwritten = unwritten.as_ref().map_or(self.next, |(first, ..)| *first);
-            if first_unwritten > self.shared.durable()
-                && first_unwritten > self.shared.checkpoint.load(Ordering::Acquire)
-            {
-                let error = io::Error::other("the checkpoint of what was committed from memory is not written yet");
-                self.fail(&error, now);
-                return;
-            }
-            let Some((first, end, bytes)) = unwritten else { break };
-            if let Err(error) = self.write_and_sync(&[&bytes], first, end) {
-                self.fail(&error, now);
-                return;
-            }
-            self.shared.durable.store(end, Ordering::Release);
-            self.shared.trim(&mut self.shared.cache());
-        }
-        // Nothing is left in memory: all of it was written, or stored and committed. Now there must be room for one more segment.
-        if let Err(error) = self.check_capacity(segment::HEADER as u64 + 1) {
-            self.writer.finish(&self.shared.segments);
-            self.fail(&error, now);
-            return;
-        }
-        self.shared.durable.store(self.next, Ordering::Release);
-        self.shared.set_healthy(true);
-        if let Some(degraded) = self.degraded.take() {
-            let seconds = now.saturating_duration_since(degraded.since).as_secs();
-            info!(seconds, "disk takes records again");
-        }
-    }
-
     /// Whether the segments may grow by so many bytes that are not synced. Where they may not, the current segment is to be closed,
     /// all of it being synced: only then it is removed once it is committed. Whether the disk works shows with the next group.
     fn check_capacity(&self, more: u64) -> io::Result<()> {
@@ -387,10 +319,6 @@ impl Appender {
         }
         Ok(())
     }
-}
-
-fn is_capacity(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::QuotaExceeded && error.raw_os_error().is_none()
 }
 
 impl Drop for Appender {

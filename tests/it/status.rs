@@ -11,7 +11,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    support::{daemon::Daemon, redis::Redis, wait_for, wait_until},
+    support::{
+        daemon::Daemon,
+        redis::{Options, Redis},
+        wait_for, wait_until,
+    },
     tools::{LIMIT, TRAINING, metrics, stderr},
 };
 
@@ -214,6 +218,24 @@ fn a_daemon_that_has_lost_redis_says_so_by_http() {
         let (code, shown) = verdict(&daemon, not_asked);
         assert_eq!((code, shown.as_str()), (Some(1), ""), "{not_asked:?}");
     }
+}
+
+#[test]
+fn a_daemon_whose_status_a_full_redis_does_not_take_is_asked_itself_and_says_why_its_stream_is_not_read() {
+    let redis = Redis::with(Options { more: vec!["--maxmemory", "1"], ..Options::default() });
+    let stream = "cascor:training:stream";
+    let mut daemon = Daemon::on(&redis).set("redis.streams", format!("[{stream:?}]")).start();
+    daemon.wait_http("/api/status", 200);
+    daemon.wait_log("not reading a stream");
+    let full = daemon.command(&["status"]);
+    let shown = String::from_utf8_lossy(&full.stdout);
+    let begins = format!("test: NOT READING - does not read the stream `{stream}`: Redis answers: OOM ");
+    assert!(shown.starts_with(&begins) && shown.contains(": this Redis is full; raise its `maxmemory`"), "{shown}");
+    assert!(shown.contains("remedy: mend what Redis answers"), "{shown}");
+    assert!(stderr(&full).contains("no daemon has reported its status to Redis; the daemon at "), "{}", stderr(&full));
+    redis.client().command(&["CONFIG", "SET", "maxmemory", "0"]);
+    let shown = wait_verdict(&daemon, "test: OK", 0);
+    assert!(!shown.contains("lost"), "{shown}");
 }
 
 #[test]

@@ -64,6 +64,7 @@ static ASSETS: &[Asset] = &assets! {
     "pipeline/control.js": SCRIPT,
     "pipeline/page.js": SCRIPT,
     "pipeline/reasons.js": SCRIPT,
+    "pipeline/streams.js": SCRIPT,
     "run/batch.js": SCRIPT,
     "run/configuration.js": SCRIPT,
     "run/controls.js": SCRIPT,

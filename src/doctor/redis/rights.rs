@@ -53,10 +53,7 @@ const STREAM_RIGHTS: &[Right] = &[
         "dashboards have no live events of streams, and ask the store every few seconds",
     ),
     needed(&["XGROUP", "DESTROY", KEY, "doctor"], "the consumer group of a stream cannot be made"),
-    needed(
-        &["XACK", KEY, "doctor", "0-1"],
-        "entries of streams are not acknowledged, and are read again at each start",
-    ),
+    needed(&["XACK", KEY, "doctor", "0-1"], "streams are not read, because entries could not be acknowledged"),
     needed(&["XAUTOCLAIM", KEY, "doctor", "doctor", "0", "0"], "entries that a dead daemon had read are not claimed"),
     needed(&["XINFO", "STREAM", KEY], "trimmed entries are not noticed, and the lag is unknown"),
     needed(&["XRANGE", KEY, "0-1", "0-1"], "a failover to a replica that was behind is not noticed"),

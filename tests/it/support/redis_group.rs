@@ -95,6 +95,20 @@ impl Sentinels {
     }
 }
 
+/// How a node of a cluster is started.
+const NODE: [&str; 6] =
+    ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"];
+
+/// How a node sees its cluster.
+fn info(node: &Redis) -> String {
+    node.client().command(&["CLUSTER", "INFO"]).text().unwrap()
+}
+
+/// What a server says of its replication.
+fn replication(server: &Redis) -> String {
+    server.client().command(&["INFO", "replication"]).text().unwrap()
+}
+
 /// Three primaries that share the slots.
 pub struct Cluster {
     pub nodes: [Redis; 3],
@@ -105,8 +119,7 @@ impl Cluster {
     /// Starts the nodes, and waits until each sees the cluster whole.
     #[track_caller]
     pub fn start() -> Self {
-        let more = vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
-        let nodes = [(); 3].map(|()| Redis::with(Options { more: more.clone(), ..Options::default() }));
+        let nodes = [(); 3].map(|()| Redis::with(Options { more: NODE.to_vec(), ..Options::default() }));
         let slots = [("0", "5460"), ("5461", "10922"), ("10923", "16383")];
         for (at, (node, (from, to))) in nodes.iter().zip(slots).enumerate() {
             let mut client = node.client();
@@ -116,12 +129,58 @@ impl Cluster {
         }
         for node in &nodes {
             wait_until("the cluster to be whole", LIMIT, || {
-                let info = node.client().command(&["CLUSTER", "INFO"]).text().unwrap();
+                let info = info(node);
                 info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
             });
         }
         let ids = nodes.iter().map(|node| node.client().command(&["CLUSTER", "MYID"]).text().unwrap()).collect();
         Self { nodes, ids }
+    }
+
+    /// A replica of a node, up to date.
+    #[track_caller]
+    pub fn replica(&self, of: usize) -> Redis {
+        let replica = Redis::with(Options { more: NODE.to_vec(), ..Options::default() });
+        let mut client = replica.client();
+        client.command(&["CLUSTER", "MEET", "127.0.0.1", &self.nodes[of].port.to_string()]);
+        wait_until("the replica to know its node", LIMIT, || {
+            client.command(&["CLUSTER", "REPLICATE", &self.ids[of]]) == Value::Simple("OK".into())
+        });
+        wait_until("the replica to follow its node", LIMIT, || replication(&replica).contains("master_link_status:up"));
+        for node in &self.nodes {
+            wait_until("the replica to be known", LIMIT, || info(node).contains("cluster_known_nodes:4"));
+        }
+        replica
+    }
+
+    /// Cuts a node off from the others, and lets its replica take over. It lives on and keeps its connections, sees that slots are served
+    /// by none, and still counts its own as its own: as a node does behind a broken network. What it has taken its replica has.
+    #[track_caller]
+    pub fn cut_off(&self, node: usize, replica: &Redis) {
+        let others: Vec<_> = (0..3).filter(|other| *other != node).collect();
+        let (mut former, mut next) = (self.nodes[node].client(), replica.client());
+        let next_id = next.command(&["CLUSTER", "MYID"]).text().unwrap();
+        let ids = others.iter().map(|other| &self.ids[*other]).chain([&next_id]);
+        ids.for_each(|id| assert_eq!(former.command(&["CLUSTER", "FORGET", id]), Value::Simple("OK".into())));
+        wait_until("the node to be cut off", LIMIT, || info(&self.nodes[node]).contains("cluster_state:fail"));
+        let offset = |text: &str, name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)).map(|number| number.trim().to_owned()).unwrap()
+        };
+        wait_until("the replica to have everything", LIMIT, || {
+            let written = offset(&replication(&self.nodes[node]), "master_repl_offset:");
+            offset(&replication(replica), "slave_repl_offset:") == written
+        });
+        assert_eq!(next.command(&["CLUSTER", "FAILOVER", "TAKEOVER"]), Value::Simple("OK".into()));
+        wait_until("the replica to take over", LIMIT, || replication(replica).contains("role:master"));
+        for left in others.iter().map(|other| &self.nodes[*other]).chain([replica]) {
+            left.client().command(&["CLUSTER", "FORGET", &self.ids[node]]);
+        }
+        for left in others.iter().map(|other| &self.nodes[*other]).chain([replica]) {
+            wait_until("the others to go on", LIMIT, || {
+                let info = info(left);
+                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+            });
+        }
     }
 
     /// The address for `redis.url`.

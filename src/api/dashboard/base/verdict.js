@@ -73,7 +73,9 @@ function streams({ redis }) {
     ? "run this `ACL SETUSER` in Redis, as a user who may"
     : error.includes("is no stream")
       ? "delete or rename that key, or correct `redis.streams`"
-      : "start Redis, or correct `redis.url`; the daemon connects by itself";
+      : error.startsWith("Redis answers")
+        ? "mend what Redis answers; the daemon tries again by itself"
+        : "start Redis, or correct `redis.url`; the daemon connects by itself";
   const why = error && `: ${error}`;
   return stream.reading
     ? finding("RESTRICTED", `the stream \`${stream.name}\` is read, but not looked after${why}`, remedy)

@@ -6,6 +6,7 @@ import { live } from "../base/stream.js";
 import { verdict, time } from "../base/verdict.js";
 import * as control from "./control.js";
 import { REASONS } from "./reasons.js";
+import * as streams from "./streams.js";
 
 const KEPT = 180;
 
@@ -72,6 +73,7 @@ function meter(share) {
 }
 
 const state = (fine, text) => h("span", { class: `state ${fine ? "good" : "bad"}` }, h("i", { class: "dot" }), text);
+const head = (columns) => h("thead", {}, h("tr", {}, columns.map(([text, kind]) => h("th", { scope: "col", class: kind || null }, text))));
 const facts = (pairs) => h("dl", {}, pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 
 function draw() {
@@ -110,6 +112,7 @@ function drawPipeline(status) {
     ["Stored to", count(spool.stored)],
   ]));
   show(parts.redis, facts(listening(redis)));
+  drawStreams(redis);
   const missed = Object.entries(status.gaps).filter(([, gap]) => gap.gaps > 0 || gap.lost > 0);
   show(parts.gaps, missed.length ? missed.map(([reason, gap]) => h("tr", {}, h("th", { scope: "row" }, reason.replaceAll("_", " "), h("small", {}, REASONS[reason] || "")), h("td", { class: "number" }, count(gap.gaps)), h("td", { class: "number" }, gap.lost ? count(gap.lost) : "unknown"))) : h("tr", {}, h("td", { colspan: 3, class: "empty" }, "Nothing was missed since the daemon started.")));
 }
@@ -130,8 +133,17 @@ function drawProblems(findings, problem) {
 }
 
 function listening(redis) {
-  const connections = (redis.connections || []).map((connection) => [connection.name || "connection", state(Boolean(connection.connected), connection.error || (connection.connected ? "subscribed" : "down"))]);
-  return [...connections, ["Channels not subscribed", redis.unproven && redis.unproven.length ? redis.unproven.join(", ") : "none"]];
+  const { connections: plain, unproven } = streams.channels(redis);
+  const connections = plain.map((connection) => [connection.name || "connection", state(Boolean(connection.connected), connection.error || (connection.connected ? "subscribed" : "down"))]);
+  return [...connections, ["Channels not subscribed", unproven.length ? unproven.join(", ") : "none"]];
+}
+
+/** A table of the streams; nothing where none is read. */
+function drawStreams(redis) {
+  const rows = streams.rows(redis);
+  const figure = (value) => h("td", { class: "number" }, typeof value === "number" ? count(value) : value);
+  show(parts.streams, rows.length === 0 ? [] : h("table", {}, head([["Stream", ""], ["Not read yet", "number"], ["Not acknowledged", "number"]]),
+    h("tbody", {}, rows.map(({ name, fine, text, unread, pending }) => h("tr", {}, h("th", { scope: "row" }, name, h("small", {}, state(fine, text))), figure(unread), figure(pending))))));
 }
 
 /** A server without a pipeline (`serve`). */
@@ -147,7 +159,7 @@ export function open(box) {
   parts = {
     box, rate: tile("Received", history.rate), rows: tile("Stored", history.rows), lag: tile("Lag", history.lag), pending: tile("Waiting", history.pending),
     badge: h("span", { class: "badge", role: "status" }, ""), figures: h("p", { class: "meta" }, "Waiting for the daemon's status…"),
-    state: h("div", { class: "states" }), problem: h("div", {}), spool: h("div", {}), redis: h("div", {}), daemon: h("div", {}), gaps: h("tbody", {}),
+    state: h("div", { class: "states" }), problem: h("div", {}), spool: h("div", {}), redis: h("div", {}), streams: h("div", { class: "streams" }), daemon: h("div", {}), gaps: h("tbody", {}),
   };
   parts.flow = h("section", { class: "tiles four", "aria-label": "Flow" }, [parts.rate, parts.rows, parts.lag, parts.pending].map((one) => one.box));
   const card = (title, ...children) => h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", {}, title)), children);
@@ -158,7 +170,7 @@ export function open(box) {
     parts.flow,
     h("div", { class: "pair" },
       card("Commands", control.panel()),
-      h("div", {}, card("What was missed", h("table", {}, h("thead", {}, h("tr", {}, columns.map(([text, kind]) => h("th", { scope: "col", class: kind || null }, text)))), parts.gaps)), card("Redis", parts.redis))),
+      h("div", {}, card("What was missed", h("table", {}, head(columns), parts.gaps)), card("Redis", parts.redis, parts.streams))),
     h("div", { class: "pair" }, card("Spool", parts.spool), card("Daemon", parts.daemon)),
   );
   draw();
