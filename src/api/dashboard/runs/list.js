@@ -2,7 +2,7 @@
 
 import { h, show, coalesced } from "../base/dom.js";
 import { get } from "../base/api.js";
-import { ago, count, fieldOf, number, runName, seconds, short, statusOf } from "../base/format.js";
+import { ago, counted, fieldOf, number, runName, seconds, short, statusOf } from "../base/format.js";
 import { live } from "../base/stream.js";
 import { byStart, changed, known, listen, speaks, take } from "./known.js";
 import { pick, picked } from "./picks.js";
@@ -90,7 +90,7 @@ function entry(run) {
         { class: "line small" },
         h("span", { class: `status ${status}` }, status),
         loss !== null && h("span", {}, `loss ${number(loss)}`),
-        run.total_hidden_units !== null && h("span", {}, `${count(run.total_hidden_units)} units`),
+        run.total_hidden_units !== null && h("span", {}, counted(run.total_hidden_units, "unit")),
         loss === null && (run.display_name || run.run_name) && h("span", { class: "id" }, short(run.run_id)),
       ),
     ),
