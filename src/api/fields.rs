@@ -54,22 +54,21 @@ pub fn drawn(params: &Params, most: usize, default: Vec<Field>) -> Result<Vec<Fi
     }
 }
 
-/// Refuses names that none of the runs has. A name for which `has_value` is true was seen in a row and is not looked up; a column
-/// is there even if no row has a value for it.
-///
-/// # Errors
-/// 404 that lists the names that are there.
-pub async fn require_known(
-    state: &ApiState,
-    runs: &[Uuid],
-    fields: &[Field],
-    has_value: impl Fn(usize) -> bool,
-) -> Result<(), ApiError> {
+/// The names that no row has shown so far; `has_value` says which fields were seen. A column is there even if no row has a value for it.
+pub fn unseen(fields: &[Field], has_value: impl Fn(usize) -> bool) -> Vec<String> {
     let extra = |(n, field): (usize, &Field)| match field {
         Field::Extra(name) if !has_value(n) => Some(name.clone()),
         _ => None,
     };
-    let mut unseen: Vec<String> = fields.iter().enumerate().filter_map(extra).collect();
+    fields.iter().enumerate().filter_map(extra).collect()
+}
+
+/// Refuses names that none of the runs has, of those that are [`unseen`]. It reserves memory for a page: a caller that holds one
+/// releases it before, or both would wait for each other.
+///
+/// # Errors
+/// 404 that lists the names that are there.
+pub async fn require_known(state: &ApiState, runs: &[Uuid], mut unseen: Vec<String>) -> Result<(), ApiError> {
     if unseen.is_empty() {
         return Ok(());
     }

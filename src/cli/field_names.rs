@@ -86,6 +86,9 @@ pub fn resolve(texts: &[String], known: &KnownFields) -> Result<Vec<String>, Cli
 }
 
 fn unknown(name: &str, known: &KnownFields) -> CliError {
+    if known.present.is_empty() {
+        return CliError::NegativeAnswer(format!("there is no field `{}`, and no other yet", Escaped(name)));
+    }
     let some = listed(known.present.iter().take(NAMES_MAX).map(String::as_str));
     let more = match known.present.len().saturating_sub(NAMES_MAX) {
         0 => String::new(),

@@ -230,6 +230,10 @@ async fn local_status(settings: &Settings, args: &Args, why: &str) -> Option<Vec
     let client = ClientConfig { url: url.clone(), ..settings.client.clone() };
     let daemon = args.target.daemon(&Settings { client, ..settings.clone() }).ok()??;
     let found = daemon_status(&daemon, args.daemon.as_deref()).await.ok()?;
+    // `serve` listens there, too, and receives nothing.
+    if found.iter().any(|(_, status)| status["phase"] == "serving") {
+        return None;
+    }
     if args.watch.is_none() {
         terminal::print_notice(format_args!("{why}; the daemon at {url} was asked instead"));
     }

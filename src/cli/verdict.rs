@@ -143,7 +143,9 @@ fn streams(status: &Value) -> Option<Finding> {
     let remedy = match error {
         refused if refused.contains("ACL SETUSER") => "run this `ACL SETUSER` in Redis, as a user who may",
         other if other.contains("is no stream") => "delete or rename that key, or correct `redis.streams`",
-        other if other.starts_with("Redis answers") => "mend what Redis answers; the daemon tries again by itself",
+        other if other.starts_with("Redis answers") => {
+            "correct what this error names; the daemon tries again by itself"
+        }
         _ => "start Redis, or correct `redis.url`; the daemon connects by itself",
     };
     Some(finding(state, text.trim_end_matches(": "), remedy))

@@ -24,7 +24,7 @@ pub fn invalid(problems: &Problems) -> Report {
         let what = format!("the configuration is invalid, so no daemon starts: {problem}");
         report.push(
             Finding::stops(AREA, what)
-                .fix("correct this key or file; `cascor-ingest check --config /dev/null --print` shows the keys with their defaults"),
+                .fix("correct this key, variable or file; `cascor-ingest check --print` shows every key and its value once the configuration is valid"),
         );
     }
     report.push(Finding::unknown(

@@ -134,6 +134,8 @@ fn canonical_fields<'o>(message: &'o Message<'_>, resolved: &Resolved, object: &
         if let Some(summary) = weights_summary {
             object.add(FieldId::WeightsSummary.name(), |out| write_text(out, &summary));
         }
+    } else {
+        object.integer(FieldId::TotalParameters, columns.total_parameters);
     }
 }
 

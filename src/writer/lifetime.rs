@@ -1,6 +1,7 @@
 //! When a run started, started again and ended, from its start and end events in whatever order they arrive.
 //!
-//! Pure: what is kept grows by union, so that neither order nor repetition matters.
+//! Pure: starts and ends grow by union, so that neither order nor repetition matters. Other events tell when a run began as long as no
+//! start event is known.
 //! * A start that is later than an end makes the run run again; it restarted at the latest of them.
 //! * Ends up to that start are superseded. Of the later ends the latest counts: the run has ended with it.
 

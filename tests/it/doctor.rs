@@ -247,7 +247,11 @@ fn local_time() -> String {
 fn what_is_wrong_with_messages_is_named_first() {
     let redis = good_redis();
     let cases: [(&str, Message, Expected); 7] = [
-        ("doctor:nonsense", |_| "nonsense".into(), fault("become dead letters", "schema/README.md")),
+        (
+            "doctor:nonsense",
+            |_| "nonsense".into(),
+            fault("become dead letters", "correct the publisher: a message is a JSON object"),
+        ),
         (
             "doctor:two",
             |n| json!({"epoch": n / 2 + 100 * (n % 2), "loss": 0.5, "timestamp": now()}).to_string(),

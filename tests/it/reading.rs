@@ -1,6 +1,6 @@
 //! The commands that read, on the store and on a daemon.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -259,6 +259,13 @@ fn an_unknown_metric_is_refused_with_those_that_have_values() {
             assert_eq!((refused.status, refused.json()["detail"].as_str()), (404, Some(told)), "{path}");
             assert_eq!(daemon.get(&path.replace("zz", "learning_rate")).status, 200, "a column is there: {path}");
         }
+        // Many at once hold as many pages as there is memory for, and do not wait for each other's.
+        let refused: Vec<u16> = thread::scope(|scope| {
+            let ask = || daemon.get("/api/metrics/range?run_id=sparse&fields=zz").status;
+            let asking: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            asking.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert_eq!(refused, [404; 8]);
         for command in [["metrics", "sparse"], ["compare", "sparse"]] {
             let output = daemon.command(&[&command[..], &["--fields", "zz"]].concat());
             let error = String::from_utf8_lossy(&output.stderr).into_owned();

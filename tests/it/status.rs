@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use crate::{
     support::{
         daemon::Daemon,
+        http,
+        process::Process,
         redis::{Options, Redis},
         wait_for, wait_until,
     },
@@ -231,11 +233,23 @@ fn a_daemon_whose_status_a_full_redis_does_not_take_is_asked_itself_and_says_why
     let shown = String::from_utf8_lossy(&full.stdout);
     let begins = format!("test: NOT READING - does not read the stream `{stream}`: Redis answers: OOM ");
     assert!(shown.starts_with(&begins) && shown.contains(": this Redis is full; raise its `maxmemory`"), "{shown}");
-    assert!(shown.contains("remedy: mend what Redis answers"), "{shown}");
+    assert!(shown.contains("remedy: correct what this error names"), "{shown}");
     assert!(stderr(&full).contains("no daemon has reported its status to Redis; the daemon at "), "{}", stderr(&full));
     redis.client().command(&["CONFIG", "SET", "maxmemory", "0"]);
     let shown = wait_verdict(&daemon, "test: OK", 0);
     assert!(!shown.contains("lost"), "{shown}");
+}
+
+#[test]
+fn an_api_without_a_daemon_is_no_daemon() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).prepare();
+    daemon.succeed(&["schema", "apply"]);
+    let _served = Process::spawn(&mut daemon.prepared(&["serve"]), &daemon.state_dir().join("serve.log"));
+    wait_until("the API", LIMIT, || http::get(daemon.http_port(), "/readyz").is_ok_and(|answer| answer.status == 200));
+    let asked = daemon.command(&["status"]);
+    assert_eq!((asked.status.code(), String::from_utf8_lossy(&asked.stdout).as_ref()), (Some(1), ""));
+    assert!(stderr(&asked).contains("no daemon has reported its status"), "{}", stderr(&asked));
 }
 
 #[test]

@@ -29,7 +29,8 @@ pub async fn aggregates(State(state): State<ApiState>, Path(run_id): Path<String
     let reservation = Reservation::reserve(&state.memory, fields.len() * FIELD_BYTES).await;
     let mut aggregates = Aggregates::new(fields.len(), raw);
     scan::scan(&*state.store, range, &fields, &mut aggregates).await?;
-    fields::require_known(&state, &[run.run_id], &fields, |n| aggregates.fields[n].count > 0).await?;
+    let unseen = fields::unseen(&fields, |n| aggregates.fields[n].count > 0);
+    fields::require_known(&state, &[run.run_id], unseen).await?;
     let by_field: Map<String, Value> = fields
         .iter()
         .zip(&aggregates.fields)

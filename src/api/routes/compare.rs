@@ -47,7 +47,7 @@ pub async fn compare(State(state): State<ApiState>, params: Params) -> ApiResult
     }
     let runs: Vec<_> = curves.iter().map(|(run, _)| run.row.run_id).collect();
     let has_value = |n| curves.iter().any(|(_, curve)| curve.has_value(n));
-    fields::require_known(&state, &runs, &fields, has_value).await?;
+    fields::require_known(&state, &runs, fields::unseen(&fields, has_value)).await?;
     reservation.json(&answer(&curves, &fields, by, points, state.config.stale_micros()))
 }
 

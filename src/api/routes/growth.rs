@@ -34,7 +34,8 @@ pub async fn growth(State(state): State<ApiState>, Path(run_id): Path<String>, p
     let mut growth = Growth::default();
     scan::scan(&*state.store, full_range(&run, &params)?, std::slice::from_ref(&field), &mut growth).await?;
     let has_value = |_| growth.levels.iter().any(|level| level.last.is_some());
-    fields::require_known(&state, &[run.run_id], std::slice::from_ref(&field), has_value).await?;
+    let unseen = fields::unseen(std::slice::from_ref(&field), has_value);
+    fields::require_known(&state, &[run.run_id], unseen).await?;
     let units_added = units_added(&state, run.run_id).await?;
     let (mut levels, truncated) = (growth.levels, growth.truncated);
     levels.reverse();

@@ -51,7 +51,7 @@ pub async fn range(State(state): State<ApiState>, params: Params) -> ApiResult {
     }
     let fields = fields::named(&params, FIELDS_MAX)?;
     let mut reservation = Reservation::reserve_page(&state.memory).await;
-    let (rows, next) = reservation.page::<MetricsRow>(&*state.store, &query).await?;
+    let (mut rows, mut next) = reservation.page::<MetricsRow>(&*state.store, &query).await?;
     if rows.is_empty() {
         run_lookup::require_known(&state, run_id).await?;
     }
@@ -60,7 +60,13 @@ pub async fn range(State(state): State<ApiState>, params: Params) -> ApiResult {
     }
     let whole_columns = |field: &Field| ROW_FIELDS.contains(&&*field.label());
     let has_value = |n: usize| whole_columns(&fields[n]) || rows.iter().any(|row| has_number(row, &fields[n]));
-    fields::require_known(&state, &[query.run_id], &fields, has_value).await?;
+    let unseen = fields::unseen(&fields, has_value);
+    if !unseen.is_empty() {
+        drop((rows, reservation));
+        fields::require_known(&state, &[query.run_id], unseen).await?;
+        reservation = Reservation::reserve_page(&state.memory).await;
+        (rows, next) = reservation.page::<MetricsRow>(&*state.store, &query).await?;
+    }
     let labels: Vec<_> = fields.iter().map(Field::label).collect();
     let metrics = rows.iter().map(|row| ProjectedRow { row, labels: &labels }).collect();
     reservation.json(&ProjectedPage { metrics, count: rows.len(), next, exact: true, fields: &labels })
@@ -125,7 +131,7 @@ async fn downsampled(state: &ApiState, params: &Params, query: RangeQuery) -> Ap
     if curve.points.is_empty() {
         run_lookup::require_known(state, run_id).await?;
     }
-    fields::require_known(state, &[run_id], &fields, |n| curve.has_value(n)).await?;
+    fields::require_known(state, &[run_id], fields::unseen(&fields, |n| curve.has_value(n))).await?;
     let bounds = (
         curve.points.iter().map(|point| point.oldest_at).min(),
         curve.points.iter().map(|point| point.newest.timestamp).max(),

@@ -182,6 +182,24 @@ fn rows_are_merged_by_value() {
 }
 
 #[test]
+fn a_start_that_the_history_does_not_reach_is_not_moved_by_an_earlier_event() {
+    for (events_from, start) in [(Micros::MIN, 5 * S), (20 * S, 5 * S), (20 * S + 1, 20 * S), (Micros::MAX, 20 * S)] {
+        let row = RunRow {
+            start_time: Some(20 * S),
+            last_event_time: Some(90 * S),
+            status: Some("running".into()),
+            ..RunRow::default()
+        };
+        let mut summary = Summary::not_loaded(run_id(0));
+        summary.apply(seen(5));
+        summary.merge_stored(Some(row));
+        assert!(summary.history_request().is_some());
+        summary.apply_history(History { updates: Vec::new(), metrics_from: 5 * S, events_from });
+        assert_eq!(summary.projected(u32::MAX).start_time, Some(start), "{events_from}");
+    }
+}
+
+#[test]
 fn what_says_nothing_new_changes_nothing() {
     let mut summary = Summary::not_loaded(run_id(0));
     summary.merge_stored(None);

@@ -74,7 +74,7 @@ function streams({ redis }) {
     : error.includes("is no stream")
       ? "delete or rename that key, or correct `redis.streams`"
       : error.startsWith("Redis answers")
-        ? "mend what Redis answers; the daemon tries again by itself"
+        ? "correct what this error names; the daemon tries again by itself"
         : "start Redis, or correct `redis.url`; the daemon connects by itself";
   const why = error && `: ${error}`;
   return stream.reading

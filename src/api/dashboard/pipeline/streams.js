@@ -2,7 +2,7 @@
 
 const UNKNOWN = "unknown";
 
-function told({ reading, error, recoveries, last_recovery: last }) {
+function description({ reading, error, recoveries, last_recovery: last }) {
   if (error) return reading ? `Read, but not looked after: ${error}` : error;
   if (!reading) return "Not read yet";
   if (!recoveries) return "Read";
@@ -14,7 +14,7 @@ export function rows(redis) {
   return (redis.streams || []).map((stream) => ({
     name: stream.name,
     fine: Boolean(stream.reading) && !stream.error,
-    text: told(stream),
+    text: description(stream),
     unread: stream.lag ?? UNKNOWN,
     pending: stream.pending ?? UNKNOWN,
   }));
