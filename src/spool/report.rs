@@ -51,7 +51,7 @@ pub struct Report {
     pub lost: u64,
     /// Bytes behind the last record; only after `verify`. An unclean end leaves some, and the next start cuts them.
     pub torn_bytes: u64,
-    /// When the first and the last record were received; only after `verify`.
+    /// When the first record was received, and the latest time of any; only after `verify`.
     #[serde(serialize_with = "render::serialize_span")]
     pub received: Option<(Micros, Micros)>,
 }
