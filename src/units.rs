@@ -156,9 +156,39 @@ pub mod duration {
     }
 }
 
+/// A time as RFC 3339 in UTC, with microseconds.
+pub fn rfc3339(micros: Micros) -> String {
+    let limit = if micros < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    format!("{:.6}", jiff::Timestamp::from_microsecond(micros).unwrap_or(limit))
+}
+
+/// Serialises a time as [`rfc3339`] writes it; for `serialize_with`.
+///
+/// # Errors
+/// An error of the serializer.
+pub fn serialize_time<S: Serializer>(micros: &Micros, serializer: S) -> Result<S::Ok, S::Error> {
+    rfc3339(*micros).serialize(serializer)
+}
+
+/// The same for a span of time.
+///
+/// # Errors
+/// An error of the serializer.
+pub fn serialize_span<S: Serializer>(span: &Option<(Micros, Micros)>, serializer: S) -> Result<S::Ok, S::Error> {
+    span.map(|(first, last)| [rfc3339(first), rfc3339(last)]).serialize(serializer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_is_two_times() {
+        let of = |span: Option<(Micros, Micros)>| serialize_span(&span, serde_json::value::Serializer).unwrap();
+        let times = ["1970-01-01T00:00:00.000001Z", "2025-11-20T10:15:00.120000Z"];
+        assert_eq!(of(Some((1, 1_763_633_700_120_000))), serde_json::json!(times));
+        assert_eq!(of(None), serde_json::Value::Null);
+    }
 
     #[test]
     fn sizes_are_read_and_written_back() {

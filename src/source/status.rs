@@ -6,7 +6,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::role::Role;
-use crate::{lifecycle::Readiness, render, units::Micros};
+use crate::{
+    lifecycle::Readiness,
+    units::{self, Micros},
+};
 
 /// The state of all connections. Written by the sources, each through its [`ConnectionHandle`].
 #[derive(Clone, Debug)]
@@ -28,7 +31,7 @@ pub struct ConnectionStatus {
     /// Whether the connection is up.
     pub connected: bool,
     /// Time of the last connect or disconnect.
-    #[serde(serialize_with = "render::serialize_time")]
+    #[serde(serialize_with = "units::serialize_time")]
     pub since: Micros,
     /// Why it is down, or why a channel is refused; `None` once healthy.
     pub error: Option<String>,

@@ -15,7 +15,10 @@ use super::{
     scan::{CHUNK_BYTES, Scan, Step},
     segment::{self, Header, Meta},
 };
-use crate::{logging::Chain, render, units::Micros};
+use crate::{
+    logging::Chain,
+    units::{self, Micros},
+};
 
 /// The file that names the instance.
 pub(super) const OWNER_FILE: &str = "instance";
@@ -52,7 +55,7 @@ pub struct Report {
     /// Bytes behind the last record; only after `verify`. An unclean end leaves some, and the next start cuts them.
     pub torn_bytes: u64,
     /// When the first record was received, and the latest time of any; only after `verify`.
-    #[serde(serialize_with = "render::serialize_span")]
+    #[serde(serialize_with = "units::serialize_span")]
     pub received: Option<(Micros, Micros)>,
 }
 
