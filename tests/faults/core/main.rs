@@ -7,6 +7,7 @@
 //! Every case is a function from a [`Budget`] to what it tried. A failing case prints the seed and number that repeat it.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::explicit_auto_deref, reason = "without the dereference the type of what is picked is not inferred")]
 #![allow(missing_docs, reason = "nobody links this")]
 
 mod blocks;
