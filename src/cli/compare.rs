@@ -51,7 +51,7 @@ pub async fn run(settings: Settings, args: CompareArgs, json: bool) -> Result<()
         let found = find_run(&client, run).await?;
         let mut of_run = field_names::of_run(&client, id(&found)).await?;
         known.present.append(&mut of_run.present);
-        known.others = of_run.others;
+        known.may_be_empty = of_run.may_be_empty;
         path.push_str(&format!("&run_id={}", id(&found)));
     }
     for field in field_names::resolve(&args.field, &known)? {

@@ -50,13 +50,13 @@ impl FieldArgs {
 pub struct KnownFields {
     /// Those that have values.
     pub present: BTreeSet<String>,
-    /// Those that may have none, which an error does not list.
-    pub others: BTreeSet<String>,
+    /// Columns that may have no value, which an error does not list.
+    pub may_be_empty: BTreeSet<String>,
 }
 
 impl KnownFields {
     fn contains(&self, name: &str) -> bool {
-        self.present.contains(name) || self.others.contains(name)
+        self.present.contains(name) || self.may_be_empty.contains(name)
     }
 }
 
@@ -117,7 +117,7 @@ pub async fn of_run(client: &QueryClient, run_id: &str) -> Result<KnownFields, C
     let present = columns().filter(|name| has_values(&answer, name)).map(str::to_owned);
     Ok(KnownFields {
         present: present.chain(extra_names(&answer)).collect(),
-        others: columns().map(str::to_owned).collect(),
+        may_be_empty: columns().map(str::to_owned).collect(),
     })
 }
 
@@ -160,7 +160,7 @@ mod tests {
     fn fields_are_named_whole_or_in_a_list() {
         let known = KnownFields {
             present: ["train_loss", "f1,macro", "f1"].map(str::to_owned).into(),
-            others: ["val_loss"].map(str::to_owned).into(),
+            may_be_empty: ["val_loss"].map(str::to_owned).into(),
         };
         for (texts, fields) in [
             (&["f1,macro"][..], &["f1,macro"][..]),

@@ -1,4 +1,4 @@
-//! A node of a Redis Cluster that is cut off from the others, lives on and keeps its connections: its replica takes its slots over.
+//! A node of a Redis Cluster that is cut off from the other nodes, lives on and keeps its connections: its replica takes its slots over.
 
 use std::{
     sync::{

@@ -95,7 +95,7 @@ fn rows_are_merged_by_value() {
         ("a later start does not", vec![seen(5), began(9)], |row| row.start_time == Some(5 * S)),
         ("without a start the earliest event is it", vec![seen(5), seen(1), seen(3)], |row| row.start_time == Some(S)),
         ("an earlier plain event does not move a start", vec![began(5), seen(1)], |row| row.start_time == Some(5 * S)),
-        ("nor after others", vec![seen(7), began(5), seen(6), seen(1)], |row| row.start_time == Some(5 * S)),
+        ("nor after other events", vec![seen(7), began(5), seen(6), seen(1)], |row| row.start_time == Some(5 * S)),
         ("an earlier event lengthens a run without a start", vec![seen(5), ended(11, "completed"), seen(1)], |row| {
             (row.start_time, row.duration_seconds) == (Some(S), Some(10))
         }),
