@@ -229,15 +229,16 @@ async fn local_status(settings: &Settings, args: &Args, why: &str) -> Option<Vec
     let url = local_daemon::listening(settings).filter(|_| args.asks_local)?;
     let client = ClientConfig { url: url.clone(), ..settings.client.clone() };
     let daemon = args.target.daemon(&Settings { client, ..settings.clone() }).ok()??;
-    let found = daemon_status(&daemon, args.daemon.as_deref()).await.ok()?;
+    let answer = daemon_status(&daemon, args.daemon.as_deref()).await;
     // `serve` listens there, too, and receives nothing.
-    if found.iter().any(|(_, status)| status["phase"] == "serving") {
+    if answer.iter().flatten().any(|(_, status)| status["phase"] == "serving") {
         return None;
     }
     if args.watch.is_none() {
-        terminal::print_notice(format_args!("{why}; the daemon at {url} was asked instead"));
+        let outcome = answer.as_ref().err().map(|error| format!(", and said: {}", Chain(error))).unwrap_or_default();
+        terminal::print_notice(format_args!("{why}; the daemon at {url} was asked instead{outcome}"));
     }
-    Some(found)
+    answer.ok()
 }
 
 /// The status of the daemon behind `--url`.

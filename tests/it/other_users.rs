@@ -55,7 +55,8 @@ fn a_member_of_the_group_reads_all_and_another_user_is_told_what_to_do() {
     redis.client().publish("cascor:training", r#"{"epoch": 1, "loss": 0.5}"#);
     redis.client().publish("cascor:training", "{");
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
-    wait_until("its status", Duration::from_secs(30), || daemon.command(&["status"]).status.success());
+    let of_redis = ["status", "--redis-url", &redis.url()];
+    wait_until("its status", Duration::from_secs(30), || daemon.command(&of_redis).status.success());
     let member = |arguments: &[&str]| run_as(GROUP, &program, &daemon, arguments);
     let stranger = |arguments: &[&str]| run_as(OTHERS, &program, &daemon, arguments);
     for (arguments, said) in [

@@ -57,13 +57,15 @@ fn a_file_without_a_usable_line_stops_a_start_and_check_says_so() {
 
 #[test]
 fn files_that_guard_http_stop_no_command_that_does_not_listen() {
-    let redis = Redis::start();
+    let mut redis = Redis::start();
     let (dir, path, builder) = with_file(&redis, &format!("ann admin {ADMIN}\n"));
     let key = dir.path().join("key");
     fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
     let daemon = builder.set("http.session_key_file", format!("{:?}", key.display().to_string())).start_ready();
     let url = format!("http://127.0.0.1:{}", daemon.http_port());
-    wait_until("its status", LIMIT, || daemon.command(&["status"]).status.success());
+    // With its address named, from Redis alone: until its status is there, the daemon itself is asked.
+    let of_redis = ["status", "--redis-url", &redis.url()];
+    wait_until("its status", LIMIT, || daemon.command(&of_redis).status.success());
     // Each of them alone; a directory in the place of a file cannot be read by any user, root included.
     for (tokens, session_key) in [(Some("ann"), true), (None, true), (Some(""), false)] {
         let _ = fs::remove_file(&path);
@@ -88,6 +90,11 @@ fn files_that_guard_http_stop_no_command_that_does_not_listen() {
         assert_eq!(daemon.command(&["check"]).status.code(), Some(78));
         let _ = fs::remove_dir(&path);
     }
+    redis.kill();
+    let away = daemon.command(&["status"]);
+    let said = String::from_utf8_lossy(&away.stderr);
+    assert!(away.status.code() == Some(1) && said.contains("was asked instead, and said: "), "{said}");
+    assert!(said.contains("token") && said.contains("start Redis there"), "{said}");
 }
 
 #[test]
