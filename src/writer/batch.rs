@@ -37,11 +37,58 @@ pub struct PendingBatch {
     pub origins: Vec<RowOrigin>,
     /// What the rows take in memory.
     pub bytes: usize,
+    /// How much of a full batch it is, in parts of [`FULL`]; at least one.
+    pub parts: usize,
 }
+
+/// Parts of a full batch. Batches of a few rows cost a store little, and many runs have many of them at once: written one after the
+/// other, as few at once as full ones, each few would be a transaction or a wake-up of their own.
+pub const FULL: usize = 8;
 
 /// What a row takes in memory.
 pub fn row_bytes(row: &Row) -> usize {
     row.bytes() + size_of::<Row>() + size_of::<RowOrigin>()
+}
+
+/// Batches that are due, in the order in which they are written.
+#[derive(Debug, Default)]
+pub struct ReadyBatches {
+    queue: VecDeque<PendingBatch>,
+    parts: usize,
+}
+
+impl ReadyBatches {
+    /// The sum of their [parts](PendingBatch::parts).
+    pub fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Takes the first whose table is not excluded, if it has at most so many parts: those behind it never overtake it.
+    pub fn take(&mut self, excluded: &[Table], parts_max: usize) -> Option<PendingBatch> {
+        let index = self.queue.iter().position(|next| !excluded.contains(&next.batch.table))?;
+        if self.queue[index].parts > parts_max {
+            return None;
+        }
+        let batch = self.queue.remove(index)?;
+        self.parts -= batch.parts;
+        Some(batch)
+    }
+
+    /// To be written again, before all others.
+    pub fn put_back(&mut self, batch: PendingBatch) {
+        self.parts += batch.parts;
+        self.queue.push_front(batch);
+    }
+
+    fn push(&mut self, batch: PendingBatch) {
+        self.parts += batch.parts;
+        self.queue.push_back(batch);
+    }
 }
 
 /// The batches being gathered.
@@ -92,14 +139,7 @@ impl Batches {
     }
 
     /// Adds a row that has waited since then; what becomes due by size goes to `ready`.
-    pub fn push(
-        &mut self,
-        row: Row,
-        bytes: usize,
-        origin: RowOrigin,
-        since: Instant,
-        ready: &mut VecDeque<PendingBatch>,
-    ) {
+    pub fn push(&mut self, row: Row, bytes: usize, origin: RowOrigin, since: Instant, ready: &mut ReadyBatches) {
         let (key, rows_max, bytes_max) = (BatchKey::of(&row), self.rows_max, self.bytes_max);
         // A huge row travels alone rather than dragging its neighbours beyond what the store takes.
         if self.open.get(&key).is_some_and(|open| open.pending.exceeds(bytes, bytes_max)) {
@@ -118,7 +158,7 @@ impl Batches {
     }
 
     /// Moves what is due by age until then to `ready`; with `all`, everything.
-    pub fn flush(&mut self, until: Instant, all: bool, ready: &mut VecDeque<PendingBatch>) {
+    pub fn flush(&mut self, until: Instant, all: bool, ready: &mut ReadyBatches) {
         while self.due_at().is_some_and(|due| due <= until || all) {
             self.close_oldest(ready);
         }
@@ -139,7 +179,7 @@ impl Batches {
         self.open.get(&due.key).is_some_and(|open| open.number == due.number)
     }
 
-    fn open(&mut self, key: BatchKey, since: Instant, ready: &mut VecDeque<PendingBatch>) -> &mut PendingBatch {
+    fn open(&mut self, key: BatchKey, since: Instant, ready: &mut ReadyBatches) -> &mut PendingBatch {
         if self.open.len() >= OPEN_BATCHES_MAX && self.due_at().is_some() {
             self.close_oldest(ready);
         }
@@ -153,19 +193,23 @@ impl Batches {
             });
         }
         let batch = Batch { table: key.table, partition: key.partition, rows: Arc::default() };
-        let pending = PendingBatch { batch, origins: Vec::new(), bytes: 0 };
+        let pending = PendingBatch { batch, origins: Vec::new(), bytes: 0, parts: FULL };
         let open = OpenBatch { number: self.opened, pending };
         &mut self.open.entry(key).insert_entry(open).into_mut().pending
     }
 
-    fn close_oldest(&mut self, ready: &mut VecDeque<PendingBatch>) {
+    fn close_oldest(&mut self, ready: &mut ReadyBatches) {
         if let Some(due) = self.due.pop_front() {
             self.close(due.key, ready);
         }
     }
 
-    fn close(&mut self, key: BatchKey, ready: &mut VecDeque<PendingBatch>) {
-        ready.extend(self.open.remove(&key).map(|open| open.pending));
+    fn close(&mut self, key: BatchKey, ready: &mut ReadyBatches) {
+        let Some(OpenBatch { mut pending, .. }) = self.open.remove(&key) else { return };
+        let share = |size: usize, full: usize| size.saturating_mul(FULL).div_ceil(full.max(1));
+        let of_rows = share(pending.batch.rows.len(), self.rows_max);
+        pending.parts = of_rows.max(share(pending.bytes, self.bytes_max)).clamp(1, FULL);
+        ready.push(pending);
     }
 }
 

@@ -48,7 +48,7 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// Batches that may be written at once, now.
+    /// Full batches that may be written at once, now.
     pub fn get(&self) -> usize {
         self.limit
     }

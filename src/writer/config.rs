@@ -20,7 +20,8 @@ pub struct Config {
     /// Age that makes a batch due.
     #[serde(with = "units::duration")]
     pub flush_interval: Duration,
-    /// Batches written at once, at most; the limit adapts to latency below it.
+    /// Full batches written at once, at most; the limit adapts to latency below it. A batch of fewer rows and bytes takes as many eighths
+    /// of a place as it fills.
     pub in_flight: usize,
     /// Bytes of all batches being gathered or written.
     pub memory: ByteSize,

@@ -87,6 +87,8 @@ pub struct BatchResult {
     pub rows: usize,
     /// What it took in memory.
     pub bytes: usize,
+    /// How much of a full batch it was; see [`PendingBatch::parts`].
+    pub parts: usize,
     /// How long the first call took.
     pub latency: Duration,
     /// Rows that are stored.
@@ -119,6 +121,7 @@ pub async fn write_batch(
         table: pending_batch.batch.table,
         rows: pending_batch.batch.rows.len(),
         bytes: pending_batch.bytes,
+        parts: pending_batch.parts,
         latency: Duration::ZERO,
         stored: Vec::new(),
         refused: Vec::new(),
@@ -313,5 +316,5 @@ fn split_half(part: &mut PendingBatch) -> PendingBatch {
     let bytes = rows.iter().map(row_bytes).sum();
     part.bytes = part.bytes.saturating_sub(bytes);
     let batch = Batch { table: part.batch.table, partition: part.batch.partition, rows: rows.into() };
-    PendingBatch { batch, origins, bytes }
+    PendingBatch { batch, origins, bytes, parts: part.parts }
 }

@@ -57,7 +57,7 @@ use crate::{
 };
 
 /// Capacity of the write queue; callers wait while it is full.
-const WRITES_MAX: usize = 64;
+const WRITES_MAX: usize = 256;
 /// Capacity of the read queue; callers wait while it is full.
 const READS_MAX: usize = 64;
 /// Reading threads: with two, one long read does not block the rest.

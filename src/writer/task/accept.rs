@@ -8,7 +8,7 @@ use crate::{
     event::{Row, RunUpdate},
     writer::{
         PauseBarrier,
-        batch::{RowOrigin, row_bytes},
+        batch::{FULL, RowOrigin, row_bytes},
         ports::{Commit, Content, DeadLetterBody, DeadLetterEntry, DeadLetterSink, DecodedRecord},
         runs::RecordUpdate,
     },
@@ -21,7 +21,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         !held
             && self.deletions.is_known()
             && self.bytes < self.config.memory.as_usize()
-            && self.ready.len() < 2 * self.limit.get() + 8
+            && self.ready.parts() < 2 * self.parts_max() + 8 * FULL
             && self.frontier.len() < PENDING_RECORDS_MAX
             && self.runs.has_room()
     }

@@ -79,6 +79,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
 
     fn on_batch(&mut self, completion: BatchResult, now: Instant) {
         self.batches_in_flight -= 1;
+        self.parts_in_flight -= completion.parts;
         self.ordered_in_flight.retain(|table| *table != completion.table);
         self.bytes -= completion.bytes;
         for origin in &completion.stored {
@@ -110,7 +111,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                 let failure = Failure { error: &error, of_write: true, quiet: false };
                 self.rows_breaker.failed(completion.is_probe, failure, now);
                 self.bytes += left.bytes;
-                self.ready.push_front(left);
+                self.ready.put_back(left);
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::{
     lifecycle::next_tick,
     writer::{
         PauseBarrier,
+        batch::FULL,
         ports::{Commit, DeadLetterSink},
     },
 };
@@ -42,7 +43,12 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
 
     /// Whether batches that are due by age join the queue now: one that would wait there goes on growing instead.
     pub(super) fn may_flush_aged(&self) -> bool {
-        self.ready.len() < self.limit.get() && !self.rows_breaker.is_open()
+        self.ready.parts() < self.parts_max() && !self.rows_breaker.is_open()
+    }
+
+    /// How much may be in flight, in parts of a full batch.
+    pub(super) fn parts_max(&self) -> usize {
+        self.limit.get() * FULL
     }
 
     pub(super) fn wake_at(&mut self, now: Instant) -> Instant {

@@ -7,7 +7,6 @@ mod report;
 mod rewind;
 
 use std::{
-    collections::VecDeque,
     future::{Future, pending},
     mem,
     panic::AssertUnwindSafe,
@@ -23,7 +22,7 @@ use tokio::{
 
 use super::{
     Config, WriterError, WriterPorts,
-    batch::{Batches, PendingBatch},
+    batch::{Batches, ReadyBatches},
     circuit_breaker::CircuitBreaker,
     concurrency_limit::ConcurrencyLimit,
     deletions::{KnownDeletions, Moment},
@@ -44,7 +43,7 @@ const PENDING_RECORDS_MAX: usize = 1 << 18;
 const RUNS_MAX: usize = 10_000;
 const RUN_TEXT_BYTES_MAX: usize = 16 << 20;
 /// Reads and writes of run rows at once.
-const RUN_CALLS_MAX: usize = 32;
+const RUN_CALLS_MAX: usize = 128;
 /// Records taken between two polls for completed calls.
 const RECORDS_PER_POLL: usize = 32;
 /// How often the store is asked for restarts when nothing else happens.
@@ -71,13 +70,15 @@ pub struct Writer<C, A> {
     /// How long the records that are being read have waited, at most.
     waited: Duration,
     /// Due, and waiting for the limit or for the store.
-    ready: VecDeque<PendingBatch>,
+    ready: ReadyBatches,
     runs: RunTable,
     deletions: KnownDeletions,
     dead_letters: PendingDeadLetters,
     /// Driven by this task: with a task for each, every answer of the store would wake a thread.
     in_flight: FuturesUnordered<BoxFuture<'static, Result<Completion, WriterError>>>,
     batches_in_flight: usize,
+    /// Of full batches.
+    parts_in_flight: usize,
     run_calls_in_flight: usize,
     /// Tables of which a batch is in flight and no second may be: see [`is_ordered`].
     ordered_in_flight: Vec<Table>,
@@ -130,7 +131,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             batches,
             next_poll: None,
             waited: Duration::ZERO,
-            ready: VecDeque::new(),
+            ready: ReadyBatches::default(),
             runs: RunTable::new(RUNS_MAX, RUN_TEXT_BYTES_MAX)
                 // Another daemon may have read a row before this one wrote it, and write it after; a store that tells of changes does so
                 // with the next write, which may never come.
@@ -140,6 +141,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             dead_letters: PendingDeadLetters::default(),
             in_flight: FuturesUnordered::new(),
             batches_in_flight: 0,
+            parts_in_flight: 0,
             run_calls_in_flight: 0,
             ordered_in_flight: Vec::new(),
             bytes: 0,
@@ -203,7 +205,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             }
             self.waiting_received_at = None;
             self.accept(record, now);
-            if !self.ready.is_empty() && self.batches_in_flight < self.limit.get() {
+            if !self.ready.is_empty() && self.parts_in_flight < self.parts_max() {
                 self.dispatch_due(now);
                 // They begin when they are polled.
                 self.poll_calls(now)?;
@@ -266,17 +268,17 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             self.batches.flush(until, urgent || self.blocked_by_open_batches(), &mut self.ready);
         }
         while may_write
-            && self.batches_in_flight < self.limit.get()
-            && let Some(index) = self.ready.iter().position(|next| !self.ordered_in_flight.contains(&next.batch.table))
             && self.rows_breaker.allows(now)
-            && let Some(pending_batch) = self.ready.remove(index)
+            && let room = self.parts_max().saturating_sub(self.parts_in_flight)
+            && let Some(pending_batch) = self.ready.take(&self.ordered_in_flight, room)
         {
             let is_probe = self.rows_breaker.begin_call();
             self.batches_in_flight += 1;
+            self.parts_in_flight += pending_batch.parts;
             if is_ordered(pending_batch.batch.table) {
                 self.ordered_in_flight.push(pending_batch.batch.table);
             }
-            let saturated = self.batches_in_flight == self.limit.get();
+            let saturated = self.parts_in_flight >= self.parts_max();
             let (store, memory) = (self.ports.store.clone(), self.ports.memory.clone());
             let call = store_call::write_batch(store, pending_batch, memory, is_probe, saturated);
             self.start(call);

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use super::{PendingDeadLetters, Writer};
 use crate::writer::{
     WriterError,
+    batch::ReadyBatches,
     frontier::Frontier,
     ports::{Commit, DeadLetterSink, RecordSource},
 };
@@ -35,7 +36,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         }
         self.ports.store.deletions_applied(self.deletions.applied());
         self.batches.flush(Instant::now(), true, &mut self.ready);
-        self.ready.clear();
+        self.ready = ReadyBatches::default();
         self.runs.clear();
         self.dead_letters = PendingDeadLetters::default();
         self.bytes = 0;

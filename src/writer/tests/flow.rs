@@ -65,6 +65,29 @@ async fn a_backlog_is_written_in_parallel_within_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_of_a_few_rows_takes_a_part_of_the_place_of_a_full_one() {
+    // Rows of each run, runs, and batches at once where the limit is 4.
+    for (rows, runs, at_once) in [(1, 300, 32), (12, 100, 32), (13, 100, 16), (50, 40, 8), (99, 20, 4), (100, 20, 4)] {
+        let records: Vec<_> = (0..rows * runs).map(|n| metrics(n, n % runs)).collect();
+        let mut running = start(Config { in_flight: 4, ..Config::default() }, records);
+        running.state().delay = Duration::from_millis(10);
+        running.wait_for_offset(rows * runs).await;
+        let state = running.state();
+        let found = (state.rows.len() as u64, state.tries.len() as u64, state.in_flight_max);
+        assert_eq!(found, (rows * runs, runs, at_once), "{rows} rows of each run");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_a_few_large_rows_takes_a_place_by_its_bytes() {
+    let config = Config { in_flight: 4, batch_bytes: crate::units::ByteSize(1), ..Config::default() };
+    let mut running = start(config, (0..100).map(|n| metrics(n, n)).collect());
+    running.state().delay = Duration::from_millis(10);
+    running.wait_for_offset(100).await;
+    assert_eq!(running.state().in_flight_max, 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_frontier_waits_for_the_slowest_part() {
     let records: Vec<_> = (0..100).map(|n| metrics(n, 0)).collect();
     let running = start(Config::default(), records);
