@@ -1,7 +1,6 @@
 //! When a run started, started again and ended, from its start and end events in whatever order they arrive.
 //!
-//! Pure: starts and ends grow by union, so that neither order nor repetition matters. Other events tell when a run began as long as no
-//! start event is known.
+//! Pure: starts and ends grow by union, so that neither order nor repetition matters. A run began with the earliest of all its events.
 //! * A start that is later than an end makes the run run again; it restarted at the latest of them.
 //! * Ends up to that start are superseded. Of the later ends the latest counts: the run has ended with it.
 
@@ -13,7 +12,7 @@ const STARTS_MAX: usize = 64;
 /// The start and end events of a run, as far as they are known.
 #[derive(Clone, Debug, Default)]
 pub struct Lifetime {
-    /// The time of the earliest event seen before any start event: the run began no later.
+    /// The time of the earliest event seen: the run began no later.
     pub first_event: Option<Micros>,
     /// Start events, in order, each once.
     pub starts: Vec<Micros>,
@@ -25,14 +24,12 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// Any event; one that comes after a start event says nothing of when the run began.
+    /// Any event.
     pub fn event(&mut self, time: Micros) {
-        if self.starts.is_empty() {
-            self.first_event = Some(self.first_event.map_or(time, |first| first.min(time)));
-        }
+        self.first_event = Some(self.first_event.map_or(time, |first| first.min(time)));
     }
 
-    /// Whether the run began before `start`, as far as events tell that are no start events.
+    /// Whether an event is earlier than `start`.
     pub fn begins_before(&self, start: Option<Micros>) -> bool {
         self.first_event.zip(start).is_some_and(|(first, start)| first < start)
     }

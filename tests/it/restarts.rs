@@ -182,15 +182,19 @@ fn a_run_without_a_start_begins_with_its_earliest_event_whatever_comes_first() {
 }
 
 #[test]
-fn an_event_before_the_start_message_does_not_move_the_start() {
+fn an_event_before_the_start_message_is_the_start_whichever_comes_first() {
     on_every_store(|redis, mut daemon, _| {
         let (mut client, at) = (redis.client(), begin());
         send(&mut client, at, "training_start", json!({}));
         becomes(&daemon, &json!({"start_time": moment(at)}));
-        for (earlier, epoch) in [(5.0, 1), (3.0, 2)] {
+        for (earlier, epoch, start) in [(5.0, 1, 5.0), (3.0, 2, 5.0), (8.0, 0, 8.0)] {
             send(&mut client, at - earlier, "metrics", json!({"epoch": epoch, "train_loss": 0.5}));
-            becomes(&daemon, &json!({"start_time": moment(at), "final_epoch": epoch}));
+            let newest = if epoch == 0 { 2 } else { epoch };
+            becomes(&daemon, &json!({"start_time": moment(at - start), "final_epoch": newest}));
             daemon.restart();
         }
+        send(&mut client, at - 1.0, "training_start", json!({}));
+        send(&mut client, at + 2.0, "training_end", json!({}));
+        becomes(&daemon, &json!({"start_time": moment(at - 8.0), "duration_seconds": 10}));
     });
 }

@@ -1,7 +1,7 @@
 //! The run row, merged by value from the events of the run.
 //!
 //! Pure, and the same whether the stored row is known before the events or only after them, so that events need not wait for it:
-//! * `start_time` is the earliest: of start events, and of any events until a start event is known;
+//! * `start_time` is the earliest time of an event, be it a start event or another: whichever daemon has seen which, the earliest counts;
 //! * `last_event_time` is the latest;
 //! * the final values are the newest that metrics gave, unless an [end gave them](super::final_values);
 //! * the other values are the newest by event time, column by column. A column that is absent takes any value;
@@ -181,23 +181,21 @@ impl Summary {
 
     /// Puts into the row what follows from all events: the final values and, after a start or an end, when it was.
     fn recompute(&mut self, lifecycle: bool) {
-        if lifecycle || self.row.start_time.is_none() || self.row.status.is_none() || self.starts_earlier() {
+        if lifecycle
+            || self.row.start_time.is_none()
+            || self.row.status.is_none()
+            || self.lifetime.begins_before(self.row.start_time)
+        {
             self.apply_lifecycle();
         }
         let restarts = self.lifetime.restarts(self.row.start_time);
         self.dirty |= final_values::select_finals(&mut self.row, &self.from_metrics, &self.from_end, restarts);
     }
 
-    /// Whether an event is earlier than the start of a run of which no start event is known.
-    fn starts_earlier(&self) -> bool {
-        self.origin.lifecycle_known && self.lifetime.begins_before(self.row.start_time)
-    }
-
     fn apply_lifecycle(&mut self) {
-        let earlier = self.lifetime.first_event.filter(|_| self.starts_earlier());
         let (row, lifetime) = (&mut self.row, &self.lifetime);
-        let start = row.start_time.or(lifetime.first_event);
-        let start = start.into_iter().chain(earlier).chain(lifetime.starts.first().copied()).min();
+        let start =
+            [row.start_time, lifetime.first_event, lifetime.starts.first().copied()].into_iter().flatten().min();
         let restarted = row.restarted_at.max(lifetime.restarted_at(start));
         let is_closed = self.manual_end.is_some_and(|end| lifetime.starts.last().is_none_or(|start| *start <= end));
         let kept = row.status.clone().filter(|_| is_closed);

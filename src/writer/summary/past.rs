@@ -113,10 +113,6 @@ impl Summary {
         for update in history.updates {
             self.merge_timed(update);
         }
-        if let Some(start) = self.row.start_time.filter(|start| history.events_from > *start) {
-            // It may be that of a start message, which the history does not reach.
-            self.lifetime.start(start);
-        }
         self.merge_later(*unmerged);
     }
 
@@ -149,9 +145,7 @@ impl Summary {
                 || ends_otherwise);
         let after_the_end = row.end_time.is_some() && unmerged.from_metrics.differs_from(row);
         let starts = unmerged.lifetime.has_other_starts([row.start_time, row.restarted_at]);
-        // Whether the stored start is that of a start event, which counts, or of the event that made the row.
-        let is_first = unmerged.lifetime.begins_before(row.start_time);
-        is_late || (!past.lifecycle_known && (after_the_end || starts || is_first))
+        is_late || (!past.lifecycle_known && (after_the_end || starts))
     }
 
     /// A start that is the stored one, which may have lost its microseconds.

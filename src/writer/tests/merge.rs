@@ -94,8 +94,8 @@ fn rows_are_merged_by_value() {
         ("an earlier start moves the start", vec![seen(5), began(2)], |row| row.start_time == Some(2 * S)),
         ("a later start does not", vec![seen(5), began(9)], |row| row.start_time == Some(5 * S)),
         ("without a start the earliest event is it", vec![seen(5), seen(1), seen(3)], |row| row.start_time == Some(S)),
-        ("an earlier plain event does not move a start", vec![began(5), seen(1)], |row| row.start_time == Some(5 * S)),
-        ("nor after other events", vec![seen(7), began(5), seen(6), seen(1)], |row| row.start_time == Some(5 * S)),
+        ("an earlier plain event moves it, too", vec![began(5), seen(1)], |row| row.start_time == Some(S)),
+        ("also after others", vec![seen(7), began(5), seen(6), seen(1)], |row| row.start_time == Some(S)),
         ("an earlier event lengthens a run without a start", vec![seen(5), ended(11, "completed"), seen(1)], |row| {
             (row.start_time, row.duration_seconds) == (Some(S), Some(10))
         }),
@@ -178,24 +178,6 @@ fn rows_are_merged_by_value() {
             let row = stored(&events, late, restart);
             assert!(check(&row), "{name} (late {late}, restart {restart}): {row:?}");
         }
-    }
-}
-
-#[test]
-fn a_start_that_the_history_does_not_reach_is_not_moved_by_an_earlier_event() {
-    for (events_from, start) in [(Micros::MIN, 5 * S), (20 * S, 5 * S), (20 * S + 1, 20 * S), (Micros::MAX, 20 * S)] {
-        let row = RunRow {
-            start_time: Some(20 * S),
-            last_event_time: Some(90 * S),
-            status: Some("running".into()),
-            ..RunRow::default()
-        };
-        let mut summary = Summary::not_loaded(run_id(0));
-        summary.apply(seen(5));
-        summary.merge_stored(Some(row));
-        assert!(summary.history_request().is_some());
-        summary.apply_history(History { updates: Vec::new(), metrics_from: 5 * S, events_from });
-        assert_eq!(summary.projected(u32::MAX).start_time, Some(start), "{events_from}");
     }
 }
 
@@ -316,6 +298,24 @@ proptest::proptest! {
         proptest::prop_assert_eq!((row.start_time, row.restarted_at), (Some(0), restart.map(|time| time * S)));
         proptest::prop_assert_eq!((row.end_time, row.duration_seconds), (end.map(|time| time * S), end.map(|end| end as i32)));
         proptest::prop_assert_eq!(row.status.as_deref(), Some(if end.is_some() { "failed" } else { "running" }));
+    }
+
+    /// Starts, ends and others in any order, with the row read and forgotten at any moment.
+    #[test]
+    fn a_run_begins_with_its_earliest_event(
+        times in proptest::sample::subsequence((1i64..40).collect::<Vec<_>>(), 1..10).prop_shuffle(),
+        kinds in proptest::collection::vec(0u8..3, 10),
+        reads in 0u32..1 << 12,
+        forgets in 0u32..1 << 12,
+    ) {
+        let event = |(time, kind): (&i64, &u8)| match kind {
+            0 => began(*time),
+            1 => ended(*time, "failed"),
+            _ => seen(*time),
+        };
+        let events: Vec<_> = times.iter().zip(&kinds).map(event).collect();
+        let row = replayed(&events, |at| reads >> at & 1 == 1, |at| forgets >> at & 1 == 1);
+        proptest::prop_assert_eq!(row.start_time, times.iter().min().map(|time| time * S));
     }
 
     /// What an end gave is not changed by metrics, older or newer, before or after it; what it did not give follows their time.
