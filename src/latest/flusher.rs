@@ -1,17 +1,12 @@
 //! Writes the changed latest keys in one pipeline: at once after a silence, then at most every 100 ms; the history at most every
 //! 250 ms, and every second while most of it changes each time.
 
+mod write;
+
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use fred::{
-    clients::Client,
-    error::Error as RedisError,
-    interfaces::KeysInterface,
-    types::{Expiration, Value},
-};
-use futures_util::future::join_all;
+use fred::{clients::Client, error::Error as RedisError, interfaces::KeysInterface};
 use tokio::time::{Instant, interval, sleep};
-use tracing::{info, warn};
 
 use super::{
     config::Config,
@@ -20,13 +15,12 @@ use super::{
     render::Render,
     shared::drop_older,
     state::{LatestState, PendingWrite, Update},
-    status_key::status_key,
 };
 use crate::{
     lifecycle::{Signal, next_tick},
     memory::{LARGE_VALUE, Reserved},
     metrics::Metrics,
-    redis::{self, Link, Resource, STATUS_VALUE},
+    redis::{Link, Resource},
 };
 
 /// Between two writes of a key. The contract allows 50 ms; at 2,000 events/s twice the interval saves 1 µs of CPU per event, and the
@@ -259,23 +253,6 @@ impl Flusher {
         }
     }
 
-    /// Writes the status key, and warns of another daemon that writes it, too.
-    async fn write_status(&mut self, instance: &str, status: String, name_conflict: &mut NameConflict) {
-        let Some(client) = self.link.client() else { return };
-        let key = status_key(&self.latest_state.prefix, instance);
-        if name_conflict.is_due() {
-            match self.link.read(&client, &key, STATUS_VALUE).await {
-                Ok(Some(found)) => {
-                    let conflict = name_conflict.check(instance, &status, &found);
-                    self.metrics.name_conflict.set(i64::from(conflict));
-                }
-                Ok(None) => {}
-                Err(error) => self.link.acl().warn(&error, Resource::Key(&key)),
-            }
-        }
-        self.set(&client, vec![(key, status, self.latest_state.config().status_ttl)]).await;
-    }
-
     /// Memory for the value that a large message becomes, once as text and once in the client's buffer; nothing where only its canonical
     /// fields are written.
     fn reserve(&self, payload: &[u8]) -> Result<Option<Reserved>, NoMemory> {
@@ -345,55 +322,5 @@ impl Flusher {
             }
         }
         grown
-    }
-
-    /// Deletes the keys of runs that are no longer among the most recently active. Best effort: they expire by themselves.
-    async fn delete(&self, client: &Client, keys: Vec<String>) {
-        let Some(first) = keys.first().cloned() else { return };
-        if let Err(error) = redis::delete(client, keys).await {
-            self.link.acl().warn(&error, Resource::Key(&first));
-        }
-    }
-
-    async fn set(&mut self, client: &Client, writes: Vec<(String, String, Duration)>) {
-        let (mut keys, mut calls) = (Vec::with_capacity(writes.len()), Vec::with_capacity(writes.len()));
-        for (key, value, left) in writes {
-            let millis = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
-            if millis > 0 {
-                calls.push(client.set::<Value, _, _>(key.clone(), value, Some(Expiration::PX(millis)), None, false));
-                keys.push(key);
-            }
-        }
-        if keys.is_empty() {
-            return;
-        }
-        // Not the client's pipeline, which flushes the socket after each command; of commands that are queued together only after the
-        // last one.
-        let answers = join_all(calls).await;
-        let failures: Vec<(&String, &RedisError)> =
-            keys.iter().zip(&answers).filter_map(|(key, answer)| Some((key, answer.as_ref().err()?))).collect();
-        self.metrics.latest_errors.inc_by(failures.len() as u64);
-        self.metrics.latest_writes.inc_by(keys.len().saturating_sub(failures.len()) as u64);
-        // The first word names the kind (OOM, READONLY), the rule names the missing permission; the rest may differ in every reply.
-        let refusal =
-            |(key, error): &(&String, &RedisError)| self.link.acl().refusal(error.details(), Resource::Key(key));
-        let kind = failures.first().map(|failure| match refusal(failure) {
-            Some(refusal) => refusal.rule,
-            None => failure.1.details().split(' ').next().unwrap_or_default().to_owned(),
-        });
-        match (kind, failures.first()) {
-            // The connection ends with this process: a failure then is expected.
-            (Some(_), _) if self.stop.is_stopped() => {}
-            (Some(kind), Some((key, error))) if kind != self.reported_error => {
-                let error = self.link.acl().explain(error, Resource::Key(key));
-                warn!(error, "latest-state keys cannot be written");
-                self.reported_error = kind;
-            }
-            (None, _) if !self.reported_error.is_empty() => {
-                info!("latest-state keys are written again");
-                self.reported_error.clear();
-            }
-            _ => {}
-        }
     }
 }

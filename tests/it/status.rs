@@ -16,7 +16,7 @@ use crate::{
         http,
         process::Process,
         redis::{Options, Redis},
-        wait_for, wait_until,
+        resp, wait_for, wait_until,
     },
     tools::{LIMIT, TRAINING, metrics, stderr},
 };
@@ -238,6 +238,23 @@ fn a_daemon_whose_status_a_full_redis_does_not_take_is_asked_itself_and_says_why
     redis.client().command(&["CONFIG", "SET", "maxmemory", "0"]);
     let shown = wait_verdict(&daemon, "test: OK", 0);
     assert!(!shown.contains("lost"), "{shown}");
+}
+
+#[test]
+fn a_status_from_before_redis_was_full_does_not_hide_the_daemon() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).start_ready();
+    let of_redis = ["status", "--redis-url", &redis.url()];
+    wait_until("its status", LIMIT, || daemon.command(&of_redis).status.success());
+    redis.client().command(&["CONFIG", "SET", "maxmemory", "1"]);
+    // It would expire after 15 seconds.
+    wait_until("the old status is gone", Duration::from_secs(5), || {
+        redis.client().command(&["EXISTS", "cascor:ingest:test"]) == resp::Value::Integer(0)
+    });
+    let full = daemon.command(&["status"]);
+    assert!(full.stdout.starts_with(b"test: ") && stderr(&full).contains("was asked instead"), "{full:?}");
+    redis.client().command(&["CONFIG", "SET", "maxmemory", "0"]);
+    wait_until("its status", LIMIT, || daemon.command(&of_redis).status.success());
 }
 
 #[test]
