@@ -186,21 +186,18 @@ async fn print_aggregates(client: &QueryClient, run_id: &str, extra: &BTreeSet<S
 /// The row of a metric; none when the run has no value of it.
 fn aggregate(name: &str, of: &Value) -> Option<Vec<Cell>> {
     let is_empty = of["count"].as_u64().unwrap_or(0) + of["non_finite"].as_u64().unwrap_or(0) == 0;
-    let number = |value: &Value| match value.as_str() {
-        // JSON has no non-finite numbers: they have names.
-        Some(name) => table::count(Some(name)),
-        None => table::number(value.as_f64()),
-    };
+    let number = |name: &str| table::number(of[name].as_f64());
     let non_finite = of["non_finite"].as_u64().filter(|count| *count > 0);
     (!is_empty).then(|| {
         vec![
             table::text(Some(name)),
-            number(&of["last"]),
-            number(&of["best"]["value"]),
+            // JSON has no non-finite numbers: they have names.
+            of["last_non_finite"].as_str().map_or_else(|| number("last"), |name| table::count(Some(name))),
+            table::number(of["best"]["value"].as_f64()),
             table::count(of["best_epoch"].as_i64()),
-            number(&of["min"]),
-            number(&of["max"]),
-            number(&of["avg"]),
+            number("min"),
+            number("max"),
+            number("avg"),
             table::count(of["count"].as_u64()),
             table::count(non_finite),
         ]

@@ -37,7 +37,8 @@ impl Aggregate {
         (self.count > self.non_finite).then_some(self.mean)
     }
 
-    fn add(&mut self, at: Extreme) {
+    /// Takes the value of an older row than all before.
+    pub fn add(&mut self, at: Extreme) {
         self.count += 1;
         self.last.get_or_insert(at);
         if !at.value.is_finite() {

@@ -69,7 +69,8 @@ fn aggregate(field: &Field, of: &Aggregate) -> Value {
         "min": of.min.map(|at| at.value),
         "max": of.max.map(|at| at.value),
         "avg": of.mean(),
-        "last": of.last.map(|at| number(at.value)),
+        "last": of.last.map(|at| at.value),
+        "last_non_finite": of.last.and_then(|at| non_finite(at.value)),
         "best": best.map(|at| extreme_json(&at)),
         "best_epoch": best.and_then(|at| at.epoch),
         "first_non_finite": of.first_non_finite.map(|at| extreme_json(&at)),
@@ -77,18 +78,42 @@ fn aggregate(field: &Field, of: &Aggregate) -> Value {
     })
 }
 
-/// A number; a non-finite one by its name, since JSON has none.
-fn number(value: f64) -> Value {
+/// The name of a non-finite number, which is `null` as a number of JSON.
+fn non_finite(value: f64) -> Option<&'static str> {
     match value {
-        value if value.is_nan() => "NaN".into(),
-        f64::INFINITY => "Infinity".into(),
-        f64::NEG_INFINITY => "-Infinity".into(),
-        value => value.into(),
+        value if value.is_nan() => Some("NaN"),
+        f64::INFINITY => Some("Infinity"),
+        f64::NEG_INFINITY => Some("-Infinity"),
+        _ => None,
     }
 }
 
 fn extreme_json(at: &Extreme) -> Value {
     json!({
-        "value": number(at.value), "epoch": at.epoch, "step": at.step, "timestamp": render::time(at.timestamp),
+        "value": at.value, "non_finite": non_finite(at.value),
+        "epoch": at.epoch, "step": at.step, "timestamp": render::time(at.timestamp),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_not_finite_is_null_beside_its_name() {
+        for (value, number, name) in [
+            (0.5, json!(0.5), Value::Null),
+            (f64::NAN, Value::Null, json!("NaN")),
+            (f64::INFINITY, Value::Null, json!("Infinity")),
+            (f64::NEG_INFINITY, Value::Null, json!("-Infinity")),
+        ] {
+            let last = Extreme { value, epoch: Some(3), step: None, timestamp: 0 };
+            let mut of = Aggregate::default();
+            of.add(last);
+            let of = aggregate(&Field::Extra("f".into()), &of);
+            assert_eq!((&of["last"], &of["last_non_finite"]), (&number, &name), "{value}");
+            let at = extreme_json(&last);
+            assert_eq!((&at["value"], &at["non_finite"]), (&number, &name), "{value}");
+        }
+    }
 }

@@ -148,7 +148,7 @@ test("no more than three requests are under way, those of rows out of view are n
 });
 
 test("a metric that the newest rows are without is read from all rows once, then from those that are new", async () => {
-  const aggregates = [{ count: 4, last: 0.5 }, { count: 0, last: null }, { count: 1, last: "Infinity" }];
+  const aggregates = [{ count: 4, last: 0.5 }, { count: 0, last: null }, { count: 1, last: null, last_non_finite: "Infinity" }];
   const { ask, asked } = daemon({
     "api/runs/a": { metric_names: ["seldom", "often"] },
     "api/metrics/range": { metrics: [{ timestamp: "t1", often: 7 }], next: "more" },

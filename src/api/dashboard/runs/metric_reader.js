@@ -25,7 +25,7 @@ export function newest(rows, label) {
 }
 
 /** The last, lowest or highest value of an aggregate: of one without a finite value, what it has instead. */
-const valueOf = (of, what) => of[what] ?? (of.count ? of.last : null);
+const valueOf = (of, what) => of[what] ?? (of.count ? of.last ?? of.last_non_finite : null);
 
 const labelsOf = (keys) => [...new Set(keys.map((key) => metricOf(key).label))];
 
