@@ -17,7 +17,7 @@ use crate::config::Settings;
 const SPARKLINE_WIDTH: usize = 60;
 
 /// Fields of a curve that the table shows, one way or another.
-const SHOWN: [&str; 8] = ["run_id", "run_name", "display_name", "status", "min", "max", "last", "field"];
+const SHOWN: [&str; 9] = ["run_id", "run_name", "display_name", "status", "min", "max", "last", "field", "non_finite"];
 
 /// Arguments of `compare`.
 #[derive(Clone, Debug, clap::Args)]
@@ -73,6 +73,7 @@ pub async fn run(settings: Settings, args: CompareArgs, json: bool) -> Result<()
             table::number(least),
             table::number(greatest),
             table::number(last.iter().flatten().next_back().copied()),
+            table::count(curve["non_finite"].as_u64().filter(|count| *count > 0)),
             Cell::Curve(last),
         ]
     };
@@ -91,7 +92,8 @@ pub async fn run(settings: Settings, args: CompareArgs, json: bool) -> Result<()
             Column::ranked("MIN", 3).of("min"),
             Column::ranked("MAX", 4).of("max"),
             Column::key("LAST").of("last"),
-            Column::named(&curve, 2).of(&format!("{field} by {}", args.by)),
+            Column::ranked("NON-FINITE", 2).of("non_finite"),
+            Column::named(&curve, 3).of(&format!("{field} by {}", args.by)),
         ];
         let rows: Vec<_> = curves.iter().map(row).collect();
         let further = Further { names: cells::further(curves, &SHOWN), ..Further::default() };

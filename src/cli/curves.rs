@@ -28,8 +28,12 @@ pub fn print_curves_of(curve: &Value, fields: &[(&str, &str)]) -> Result<bool, C
     for (field, name) in fields {
         let values = || sparkline::of_points(points, field);
         if values().flatten().count() > 1 {
-            let (first, last) =
-                (table::number(sparkline::first(points, field)), table::number(values().flatten().last()));
+            let first = table::number(sparkline::first(points, field));
+            // The points of a curve do not say whether it is NaN or infinite.
+            let last = match values().flatten().last() {
+                Some(last) if !last.is_finite() => table::count(Some("not finite")),
+                last => table::number(last),
+            };
             rows.push(vec![table::text(Some(name)), first, Cell::Curve(values().collect()), last]);
         }
     }

@@ -192,7 +192,7 @@ fn aggregate(name: &str, of: &Value) -> Option<Vec<Cell>> {
         vec![
             table::text(Some(name)),
             // JSON has no non-finite numbers: they have names.
-            of["last_non_finite"].as_str().map_or_else(|| number("last"), |name| table::count(Some(name))),
+            table::number(of["last"].as_f64().or_else(|| of["last_non_finite"].as_str()?.parse().ok())),
             table::number(of["best"]["value"].as_f64()),
             table::count(of["best_epoch"].as_i64()),
             number("min"),

@@ -235,8 +235,10 @@ async fn local_status(settings: &Settings, args: &Args, why: &str) -> Option<Vec
         return None;
     }
     if args.watch.is_none() {
-        let outcome = answer.as_ref().err().map(|error| format!(", and said: {}", Chain(error))).unwrap_or_default();
-        terminal::print_notice(format_args!("{why}; the daemon at {url} was asked instead{outcome}"));
+        match &answer {
+            Ok(_) => terminal::print_notice(format_args!("{why}; the daemon at {url} was asked instead")),
+            Err(error) => terminal::print_notice(format_args!("{url} was asked, too: {}", Chain(error))),
+        }
     }
     answer.ok()
 }

@@ -119,7 +119,7 @@ define_metrics! {
     writer_retries: Counter, "writer_retries", "Batches tried again";
     writer_skipped_records: Counter, "writer_skipped_records", "Records of deleted runs, received before the deletion";
     writer_run_writes: Counter, "writer_run_writes", "Writes of run rows";
-    writer_in_flight: Gauge, "writer_in_flight_batches", "Batches being written";
+    writer_in_flight: Gauge, "writer_in_flight_batches", "Batches being written, small ones as parts of full ones";
     writer_in_flight_limit: Gauge, "writer_in_flight_limit_batches", "Full batches that may be written at once";
     writer_lag_seconds: FloatGauge, "writer_lag_seconds",
         "Age of the oldest record that is not in the store; grows while paused or held, 0 without one";

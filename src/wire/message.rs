@@ -333,9 +333,15 @@ impl<'a> Message<'a> {
         self.run.as_ref()?.1.as_deref()
     }
 
+    /// The field that tells its time. The `created_at` of a dataset is not: the dataset may be years older than the run.
+    fn time_field(&self) -> Option<&Value<'a>> {
+        let is_time = |field: &&Field<'_>| self.kind != Kind::Dataset || field.key != "created_at";
+        self.field(FieldId::Timestamp).filter(is_time).map(|field| &field.value)
+    }
+
     /// When it happened. Times without a zone are read in `zone`.
     pub fn time(&self, received_at: Micros, zone: &TimeZone) -> MessageTime {
-        let own = self.get(FieldId::Timestamp).and_then(|value| time::read_moment(value, zone));
+        let own = self.time_field().and_then(|value| time::read_moment(value, zone));
         let naive = own.filter(|moment| !moment.absolute).map(|moment| moment.micros);
         match own.filter(|moment| time::is_usable(moment.micros, received_at)) {
             Some(moment) => MessageTime { event_time: moment.micros, from_message: true, naive },
@@ -345,7 +351,7 @@ impl<'a> Message<'a> {
 
     /// Whether a field tells its time, usable or not.
     pub fn has_time_field(&self) -> bool {
-        self.get(FieldId::Timestamp).is_some()
+        self.time_field().is_some()
     }
 
     /// The producer's number of the message within its run.

@@ -41,13 +41,16 @@ pub struct PendingBatch {
     pub parts: usize,
 }
 
-/// Parts of a full batch. Batches of a few rows cost a store little, and many runs have many of them at once: written one after the
-/// other, as few at once as full ones, each few would be a transaction or a wake-up of their own.
+/// Parts of a full batch. With many runs nearly every row is a batch of its own: if only as many of these as of full ones were written
+/// at once, every 16 rows would cost a transaction.
 pub const FULL: usize = 8;
+
+/// What a row takes in memory beside its size on the wire.
+const ROW_OVERHEAD: usize = size_of::<Row>() + size_of::<RowOrigin>();
 
 /// What a row takes in memory.
 pub fn row_bytes(row: &Row) -> usize {
-    row.bytes() + size_of::<Row>() + size_of::<RowOrigin>()
+    row.bytes() + ROW_OVERHEAD
 }
 
 /// Batches that are due, in the order in which they are written.
@@ -68,15 +71,21 @@ impl ReadyBatches {
         self.queue.is_empty()
     }
 
-    /// Takes the first whose table is not excluded, if it has at most so many parts: those behind it never overtake it.
+    /// Whether the first whose table is not excluded has at most so many parts.
+    pub fn next_fits(&self, excluded: &[Table], parts_max: usize) -> bool {
+        self.next(excluded, parts_max).is_some()
+    }
+
+    /// Takes it, if it does: those behind it never overtake it.
     pub fn take(&mut self, excluded: &[Table], parts_max: usize) -> Option<PendingBatch> {
-        let index = self.queue.iter().position(|next| !excluded.contains(&next.batch.table))?;
-        if self.queue[index].parts > parts_max {
-            return None;
-        }
-        let batch = self.queue.remove(index)?;
+        let batch = self.queue.remove(self.next(excluded, parts_max)?)?;
         self.parts -= batch.parts;
         Some(batch)
+    }
+
+    fn next(&self, excluded: &[Table], parts_max: usize) -> Option<usize> {
+        let index = self.queue.iter().position(|next| !excluded.contains(&next.batch.table))?;
+        (self.queue[index].parts <= parts_max).then_some(index)
     }
 
     /// To be written again, before all others.
@@ -208,15 +217,19 @@ impl Batches {
         let Some(OpenBatch { mut pending, .. }) = self.open.remove(&key) else { return };
         let share = |size: usize, full: usize| size.saturating_mul(FULL).div_ceil(full.max(1));
         let of_rows = share(pending.batch.rows.len(), self.rows_max);
-        pending.parts = of_rows.max(share(pending.bytes, self.bytes_max)).clamp(1, FULL);
+        pending.parts = of_rows.max(share(pending.wire_bytes(), self.bytes_max)).clamp(1, FULL);
         ready.push(pending);
     }
 }
 
 impl PendingBatch {
-    /// Whether the sum of [`Row::bytes`] reaches `max`, with a row that takes `more` bytes in memory.
+    /// The sum of [`Row::bytes`].
+    fn wire_bytes(&self) -> usize {
+        self.bytes.saturating_sub(ROW_OVERHEAD * self.batch.rows.len())
+    }
+
+    /// Whether that reaches `max`, with a row that takes `more` bytes in memory.
     fn exceeds(&self, more: usize, max: usize) -> bool {
-        let overhead = (size_of::<Row>() + size_of::<RowOrigin>()) * (self.batch.rows.len() + usize::from(more > 0));
-        (self.bytes + more).saturating_sub(overhead) >= max
+        self.wire_bytes() + more.saturating_sub(ROW_OVERHEAD) >= max
     }
 }

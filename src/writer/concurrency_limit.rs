@@ -1,4 +1,4 @@
-//! How many batches may be written at once: additive increase while latency stays near its best, multiplicative decrease when
+//! How many full batches may be written at once: additive increase while latency stays near its best, multiplicative decrease when
 //! it does not (AIMD).
 //!
 //! Pure: takes latencies and times. Latencies are compared only between batches of about the same size, or an idle hour of
@@ -6,6 +6,8 @@
 //! store, and more than a few only queue inside it; failures go down to one.
 
 use std::time::Duration;
+
+use super::batch::FULL;
 
 /// Where the limit begins.
 const INITIAL_LIMIT: usize = 4;
@@ -28,10 +30,11 @@ pub struct ConcurrencyLimit {
     window: Window,
 }
 
-/// As many completions as the limit allows at once.
+/// As many completions as the limit allows at once: of full batches so many, of smaller ones more.
 #[derive(Debug, Default)]
 struct Window {
     count: usize,
+    parts: usize,
     saturated: usize,
     /// Sum of latency ÷ best.
     ratios: f64,
@@ -53,19 +56,21 @@ impl ConcurrencyLimit {
         self.limit
     }
 
-    /// A batch of `rows` rows took `took`; `saturated`: as many as allowed were in flight.
-    pub fn succeeded(&mut self, rows: usize, took: Duration, saturated: bool) {
+    /// A batch of so many rows, and [parts](super::batch::FULL) of a full one, took `took`; `saturated`: as much as allowed was in
+    /// flight.
+    pub fn succeeded(&mut self, (rows, parts): (usize, usize), took: Duration, saturated: bool) {
         let seconds = took.as_secs_f64().max(1e-6);
         let class = (rows.max(1).ilog2() as usize).min(SIZE_CLASSES - 1);
         let best = self.baseline[class].get_or_insert(seconds);
         *best = best.min(seconds);
         self.window.count += 1;
+        self.window.parts += parts;
         self.window.saturated += usize::from(saturated);
         self.window.ratios += seconds / *best;
         // The baseline drifts upwards, or one lucky batch would set the standard for ever.
         let share = (took.as_secs_f64() / self.limit as f64 / BASELINE_DECAY.as_secs_f64()).min(0.05);
         *best += (seconds - *best) * share;
-        if self.window.count >= self.limit.max(INITIAL_LIMIT) {
+        if self.window.parts >= self.limit.max(INITIAL_LIMIT) * FULL {
             self.close_window();
         }
     }
@@ -94,7 +99,7 @@ mod tests {
     /// Completions of (rows, milliseconds, saturated), repeated.
     fn after(limit: &mut ConcurrencyLimit, times: usize, rows: usize, millis: u64, saturated: bool) -> usize {
         for _ in 0..times {
-            limit.succeeded(rows, Duration::from_millis(millis), saturated);
+            limit.succeeded((rows, FULL), Duration::from_millis(millis), saturated);
         }
         limit.get()
     }
@@ -125,6 +130,16 @@ mod tests {
         let mut limit = ConcurrencyLimit::new(16);
         after(&mut limit, 100, 1, 1, false);
         assert_eq!(after(&mut limit, 4, 100, 20, true), 5);
+    }
+
+    #[test]
+    fn of_small_batches_one_round_changes_it_once() {
+        let mut limit = ConcurrencyLimit::new(16);
+        let mut round = |millis| {
+            (0..4 * FULL).for_each(|_| limit.succeeded((1, 1), Duration::from_millis(millis), true));
+            limit.get()
+        };
+        assert_eq!(round(1), 5);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Lifetime {
         if let Err(at) = self.starts.binary_search(&time) {
             self.starts.insert(at, time);
             if self.starts.len() > STARTS_MAX {
-                // The earliest stays: the run began with it.
+                // The earliest stays: the run may have begun with it.
                 self.starts.remove(1);
             }
         }
@@ -85,7 +85,7 @@ impl Lifetime {
         self.stored = later.stored.or(self.stored);
     }
 
-    /// The starts after the first, which was at `start`.
+    /// The starts later than `start`, when the run began.
     pub fn restarts(&self, start: Option<Micros>) -> &[Micros] {
         let from = start.map_or(0, |start| self.starts.partition_point(|time| *time <= start));
         &self.starts[from..]

@@ -31,6 +31,8 @@ pub enum Completion {
         run_id: Uuid,
         /// What was read, or which values were refused.
         result: Result<RunReply, StoreError>,
+        /// As how many calls it counts.
+        calls: usize,
         /// Whether it was a write.
         of_write: bool,
         /// Whether it was a try during an outage.
@@ -162,7 +164,7 @@ pub async fn write_batch(
 }
 
 /// Reads or writes something of a run.
-pub async fn run_call(store: Arc<dyn Store>, call: RunCall, is_probe: bool) -> Completion {
+pub async fn run_call(store: Arc<dyn Store>, call: RunCall, calls: usize, is_probe: bool) -> Completion {
     let (store, of_write) = (&*store, matches!(call, RunCall::Write(_)));
     let (run_id, result) = match call {
         RunCall::Read { run_id, extra } => {
@@ -179,7 +181,7 @@ pub async fn run_call(store: Arc<dyn Store>, call: RunCall, is_probe: bool) -> C
         }
         RunCall::Write(write) => (write.change.run_id, write_run_parts(store, *write).await.map(RunReply::Written)),
     };
-    Completion::Run { run_id, result, of_write, is_probe }
+    Completion::Run { run_id, result, calls, of_write, is_probe }
 }
 
 /// Reads the deleted runs.

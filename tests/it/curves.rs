@@ -135,6 +135,8 @@ fn aggregates(daemon: &Daemon) {
     assert_eq!((&loss["last_non_finite"], &loss["first_non_finite_epoch"]), (&Value::Null, &json!(44)));
     let first = &loss["first_non_finite"];
     assert_eq!((&first["value"], &first["non_finite"]), (&Value::Null, &json!("NaN")));
+    let compared = daemon.succeed(&["compare", RUN]);
+    assert!(compared.contains("NON-FINITE"), "{compared}");
     let raw = ask(daemon, &format!("/api/runs/{RUN}/aggregates?fields=loss&attempts=raw"));
     assert_eq!(raw["fields"]["train_loss"]["count"], 470);
 }

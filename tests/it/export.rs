@@ -131,6 +131,18 @@ fn by_command(daemon: &Daemon, expected: &str) {
         assert_eq!(serde_json::from_str::<Value>(&meta).unwrap()["checksum_xxh3"], checksum(expected));
     }
     assert!(daemon.succeed(&["export", RUN]) == expected, "to standard output");
+    // The name of a file says its format, unless a flag does.
+    for (name, more, starts) in [
+        ("run.ndjson", &[][..], "{\"run_id\""),
+        ("run.JSON", &[], "{\"table\""),
+        ("run.json", &["--format", "csv"], "run_id,"),
+        ("run.txt", &[], "run_id,"),
+    ] {
+        let file = folder.path().join(name);
+        daemon.succeed(&[&["export", RUN, "-o", file.to_str().unwrap()], more].concat());
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with(starts), "{name}: {}", &text[..40]);
+    }
     // A file of another export is not resumed, and stays unchanged.
     let other = folder.path().join("other.csv");
     fs::write(&other, "mine\n").unwrap();

@@ -93,7 +93,7 @@ fn files_that_guard_http_stop_no_command_that_does_not_listen() {
     redis.kill();
     let away = daemon.command(&["status"]);
     let said = String::from_utf8_lossy(&away.stderr);
-    assert!(away.status.code() == Some(1) && said.contains("was asked instead, and said: "), "{said}");
+    assert!(away.status.code() == Some(1) && said.contains(" was asked, too: "), "{said}");
     assert!(said.contains("token") && said.contains("start Redis there"), "{said}");
 }
 

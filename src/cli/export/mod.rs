@@ -42,7 +42,7 @@ pub struct ExportArgs {
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub permissions: Permissions,
-    /// csv, json or ndjson; absent: csv, or json with --json and no file.
+    /// csv, json or ndjson; absent: what the name of the file ends in, or json with --json and no file, else csv.
     #[arg(long, value_parser = ["csv", "json", "ndjson"])]
     format: Option<String>,
     /// Table to export.
@@ -91,9 +91,9 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> CliError {
 /// When a run is not found, the store fails, or the file cannot be written or is not what it should be.
 pub async fn run(settings: Settings, mut args: ExportArgs, json: bool) -> Result<(), CliError> {
     let client = QueryClient::connect(&settings, &args.target).await?;
-    if json && args.output.is_none() {
-        args.format.get_or_insert_with(|| "json".into());
-    }
+    let by_name = args.output.as_ref().and_then(|file| file.extension()?.to_str()).map(str::to_ascii_lowercase);
+    let by_name = by_name.filter(|ending| ["csv", "json", "ndjson"].contains(&ending.as_str()));
+    args.format = args.format.or(by_name).or((json && args.output.is_none()).then(|| "json".into()));
     let args = &args;
     if args.resume && args.format() == "json" {
         return Err(CliError::Usage("--resume appends, which JSON cannot: use csv or ndjson".into()));

@@ -37,7 +37,7 @@ impl Flusher {
         }
         self.set(&client, vec![(key.clone(), status, self.latest_state.config().status_ttl)]).await;
         if self.reported_error == FULL {
-            // What is there grows old, and would look like that of a daemon that hangs. Readers ask the daemon itself then.
+            // The old one would look like that of a daemon that hangs. Without one, `status` on this machine asks the daemon itself.
             self.delete(&client, vec![key]).await;
         }
     }

@@ -56,7 +56,7 @@ use crate::{
     units::Micros,
 };
 
-/// Capacity of the write queue; callers wait while it is full.
+/// Capacity of the write queue, for the smallest batches and all calls about runs at once; callers wait while it is full.
 const WRITES_MAX: usize = 256;
 /// Capacity of the read queue; callers wait while it is full.
 const READS_MAX: usize = 64;

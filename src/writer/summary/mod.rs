@@ -5,7 +5,7 @@
 //! * `last_event_time` is the latest;
 //! * the final values are the newest that metrics gave, unless an [end gave them](super::final_values);
 //! * the other values are the newest by event time, column by column. A column that is absent takes any value;
-//! * `best_val_accuracy` is the greatest (NaN is none), and `best_epoch` is the epoch it was first seen in;
+//! * `best_val_accuracy` is the greatest (neither NaN nor infinity is one), and `best_epoch` is the epoch it was first seen in;
 //! * `tags` are united;
 //! * `status`, `end_time` and `restarted_at` follow from [starts and ends](super::lifetime); nothing else changes them.
 //!
@@ -229,8 +229,8 @@ impl Summary {
             row.start_time = stored.start_time;
             self.dirty &= !START;
         }
-        let ours = row.best_val_accuracy.filter(|best| !best.is_nan());
-        let theirs = stored.best_val_accuracy.filter(|best| !best.is_nan());
+        let ours = row.best_val_accuracy.filter(|best| best.is_finite());
+        let theirs = stored.best_val_accuracy.filter(|best| best.is_finite());
         if theirs.is_some_and(|theirs| ours.is_none_or(|ours| theirs > ours)) {
             (row.best_val_accuracy, row.best_epoch) = (theirs, stored.best_epoch);
             self.dirty &= !(BEST | BEST_EPOCH);
@@ -331,8 +331,8 @@ impl Summary {
 
     /// A validation accuracy that may be the best.
     fn consider_best(&mut self, accuracy: Option<f64>, epoch: Option<i32>) {
-        let Some(accuracy) = accuracy.filter(|accuracy| !accuracy.is_nan()) else { return };
-        let best = self.row.best_val_accuracy.filter(|best| !best.is_nan());
+        let Some(accuracy) = accuracy.filter(|accuracy| accuracy.is_finite()) else { return };
+        let best = self.row.best_val_accuracy.filter(|best| best.is_finite());
         let better = best.is_none_or(|best| accuracy > best);
         if better {
             self.row.best_val_accuracy = Some(accuracy);

@@ -113,6 +113,10 @@ impl Summary {
         for update in history.updates {
             self.merge_timed(update);
         }
+        if let Some(start) = self.row.start_time.filter(|start| history.events_from > *start) {
+            // It may be that of a start message, which the history does not reach: an end before it does not end the run.
+            self.lifetime.start(start);
+        }
         self.merge_later(*unmerged);
     }
 

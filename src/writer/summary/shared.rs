@@ -30,7 +30,7 @@ impl Summary {
 
     /// What only grows, and is less in the stored row, is written again: another daemon had read the row before ours was written.
     fn keep_greatest(&mut self, stored: &RunRow) {
-        let number = |best: Option<f64>| best.filter(|best| !best.is_nan());
+        let number = |best: Option<f64>| best.filter(|best| best.is_finite());
         let (ours, theirs) = (number(self.row.best_val_accuracy), number(stored.best_val_accuracy));
         if ours.is_some_and(|ours| theirs.is_none_or(|theirs| ours > theirs)) {
             self.dirty |= BEST | BEST_EPOCH;

@@ -27,8 +27,8 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     ) -> Result<(), WriterError> {
         match completion? {
             Completion::Batch(rows) => self.on_batch(rows, now),
-            Completion::Run { run_id, result, of_write, is_probe } => {
-                self.run_calls_in_flight -= 1;
+            Completion::Run { run_id, result, calls, of_write, is_probe } => {
+                self.run_calls_in_flight -= calls;
                 match result {
                     Ok(RunReply::Read(known)) => {
                         self.runs_breaker.read_succeeded(is_probe, now);
@@ -78,7 +78,6 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     }
 
     fn on_batch(&mut self, completion: BatchResult, now: Instant) {
-        self.batches_in_flight -= 1;
         self.parts_in_flight -= completion.parts;
         self.ordered_in_flight.retain(|table| *table != completion.table);
         self.bytes -= completion.bytes;
@@ -101,7 +100,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                 self.rows_breaker.succeeded(completion.is_probe, now);
                 // More is waiting, so it is the limit that holds it back.
                 let saturated = completion.saturated || !self.ready.is_empty();
-                self.limit.succeeded(completion.rows, completion.latency, saturated);
+                self.limit.succeeded((completion.rows, completion.parts), completion.latency, saturated);
             }
             Some((left, error)) => {
                 self.ports.metrics.writer_retries.inc();

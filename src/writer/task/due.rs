@@ -51,6 +51,11 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         self.limit.get() * FULL
     }
 
+    /// How much more may be.
+    pub(super) fn parts_left(&self) -> usize {
+        self.parts_max().saturating_sub(self.parts_in_flight)
+    }
+
     pub(super) fn wake_at(&mut self, now: Instant) -> Instant {
         let more = if self.next_poll.is_none() { self.waited } else { Duration::ZERO };
         let aged = if self.may_flush_aged() { self.batches.due_at().map(|due| due + more) } else { None };

@@ -22,12 +22,13 @@ use tokio::{
 
 use super::{
     Config, WriterError, WriterPorts,
-    batch::{Batches, ReadyBatches},
+    batch::{Batches, FULL, ReadyBatches},
     circuit_breaker::CircuitBreaker,
     concurrency_limit::ConcurrencyLimit,
     deletions::{KnownDeletions, Moment},
     frontier::{Frontier, RecordToken},
     ports::{Commit, DeadLetterEntry, DeadLetterSink, RecordChunk, RecordSource},
+    run_call::RunCall,
     runs::RunTable,
     store_call::{self, Completion},
 };
@@ -42,8 +43,9 @@ const PENDING_RECORDS_MAX: usize = 1 << 18;
 /// Runs remembered, and bytes of their texts.
 const RUNS_MAX: usize = 10_000;
 const RUN_TEXT_BYTES_MAX: usize = 16 << 20;
-/// Reads and writes of run rows at once.
+/// Reads and writes of run rows at once; the read of a run's history, which takes much more memory, counts as [`HISTORY_CALLS`].
 const RUN_CALLS_MAX: usize = 128;
+const HISTORY_CALLS: usize = 8;
 /// Records taken between two polls for completed calls.
 const RECORDS_PER_POLL: usize = 32;
 /// How often the store is asked for restarts when nothing else happens.
@@ -76,8 +78,7 @@ pub struct Writer<C, A> {
     dead_letters: PendingDeadLetters,
     /// Driven by this task: with a task for each, every answer of the store would wake a thread.
     in_flight: FuturesUnordered<BoxFuture<'static, Result<Completion, WriterError>>>,
-    batches_in_flight: usize,
-    /// Of full batches.
+    /// The sum of the parts of the batches that are being written.
     parts_in_flight: usize,
     run_calls_in_flight: usize,
     /// Tables of which a batch is in flight and no second may be: see [`is_ordered`].
@@ -140,7 +141,6 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             deletions: KnownDeletions::new(Instant::now()),
             dead_letters: PendingDeadLetters::default(),
             in_flight: FuturesUnordered::new(),
-            batches_in_flight: 0,
             parts_in_flight: 0,
             run_calls_in_flight: 0,
             ordered_in_flight: Vec::new(),
@@ -205,7 +205,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             }
             self.waiting_received_at = None;
             self.accept(record, now);
-            if !self.ready.is_empty() && self.parts_in_flight < self.parts_max() {
+            if self.ready.next_fits(&self.ordered_in_flight, self.parts_left()) {
                 self.dispatch_due(now);
                 // They begin when they are polled.
                 self.poll_calls(now)?;
@@ -269,11 +269,9 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         }
         while may_write
             && self.rows_breaker.allows(now)
-            && let room = self.parts_max().saturating_sub(self.parts_in_flight)
-            && let Some(pending_batch) = self.ready.take(&self.ordered_in_flight, room)
+            && let Some(pending_batch) = self.ready.take(&self.ordered_in_flight, self.parts_left())
         {
             let is_probe = self.rows_breaker.begin_call();
-            self.batches_in_flight += 1;
             self.parts_in_flight += pending_batch.parts;
             if is_ordered(pending_batch.batch.table) {
                 self.ordered_in_flight.push(pending_batch.batch.table);
@@ -290,8 +288,9 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             && let Some(call) = self.runs.next_call(now, urgent)
         {
             let is_probe = self.runs_breaker.begin_call();
-            self.run_calls_in_flight += 1;
-            let call = store_call::run_call(self.ports.store.clone(), call, is_probe);
+            let calls = if matches!(call, RunCall::History(..)) { HISTORY_CALLS } else { 1 };
+            self.run_calls_in_flight += calls;
+            let call = store_call::run_call(self.ports.store.clone(), call, calls, is_probe);
             self.start(call);
         }
         if self.run_calls_in_flight == 0 && self.runs.is_idle() {
@@ -307,7 +306,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             let call = store_call::write_dead_letters(self.ports.dead_letters.clone(), waiting, tokens);
             self.start(call);
         }
-        self.ports.metrics.writer_in_flight.set(self.batches_in_flight as i64);
+        self.ports.metrics.writer_in_flight.set(self.parts_in_flight.div_ceil(FULL) as i64);
         self.ports.metrics.writer_in_flight_limit.set(self.limit.get() as i64);
     }
 

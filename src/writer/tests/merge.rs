@@ -144,7 +144,7 @@ fn rows_are_merged_by_value() {
         ),
         (
             "the best is kept with its epoch",
-            vec![accuracy(1, 0.9, 3), accuracy(2, 0.8, 4), accuracy(3, f64::NAN, 5)],
+            vec![accuracy(1, 0.9, 3), accuracy(2, f64::INFINITY, 4), accuracy(2, 0.8, 4), accuracy(3, f64::NAN, 5)],
             |row| {
                 (row.best_val_accuracy, row.best_epoch, row.final_epoch) == (Some(0.9), Some(3), Some(5))
                     && row.final_val_accuracy.is_some_and(f64::is_nan)
@@ -178,6 +178,27 @@ fn rows_are_merged_by_value() {
             let row = stored(&events, late, restart);
             assert!(check(&row), "{name} (late {late}, restart {restart}): {row:?}");
         }
+    }
+}
+
+#[test]
+fn an_older_attempt_does_not_end_a_run_whose_start_the_history_does_not_reach() {
+    // The start of the stored row may be that of a start message. Where the history reaches it, it is none: nothing says so.
+    for (events_from, restarted, ended_at) in [(20 * S, Some(10 * S), None), (10 * S, None, Some(6 * S))] {
+        let row = RunRow {
+            start_time: Some(10 * S),
+            last_event_time: Some(90 * S),
+            status: Some("running".into()),
+            ..RunRow::default()
+        };
+        let mut summary = Summary::not_loaded(run_id(0));
+        summary.apply(began(1));
+        summary.apply(ended(6, "failed"));
+        summary.merge_stored(Some(row));
+        assert!(summary.history_request().is_some());
+        summary.apply_history(History { updates: Vec::new(), metrics_from: S, events_from });
+        let row = summary.projected(u32::MAX);
+        assert_eq!((row.start_time, row.restarted_at, row.end_time), (Some(S), restarted, ended_at), "{events_from}");
     }
 }
 
