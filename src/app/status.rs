@@ -114,6 +114,7 @@ impl StatusInputs {
                 "capacity_bytes": kept.capacity,
                 "dropped_for_room": m.dead_letters_dropped.get(),
             },
+            "latest": { "problem": self.latest_state.problem() },
             "http": self.http.to_json(),
             "access": http::access_status(&self.access),
             "gaps": self.gaps(),

@@ -215,6 +215,9 @@ fn figures(status: &Value) -> Vec<String> {
     figures.extend(used.map(|used| format!("spool {used} % full")));
     figures.extend(count(&status["counters"]["dead_letters"], "dead letter", "dead letters"));
     figures.extend(missed(status));
+    if let Some(problem) = status["latest"]["problem"].as_str() {
+        figures.push(format!("latest keys are not written: {}", cell(Some(&problem.into()))));
+    }
     if let Some(problem) = status["access"]["problem"].as_str() {
         figures.push(format!("tokens are those of before: {}", cell(Some(&problem.into()))));
     }

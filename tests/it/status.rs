@@ -252,9 +252,17 @@ fn a_status_from_before_redis_was_full_does_not_hide_the_daemon() {
         redis.client().command(&["EXISTS", "cascor:ingest:test"]) == resp::Value::Integer(0)
     });
     let full = daemon.command(&["status"]);
-    assert!(full.stdout.starts_with(b"test: ") && stderr(&full).contains("was asked instead"), "{full:?}");
+    let shown = String::from_utf8_lossy(&full.stdout);
+    assert!(shown.starts_with("test: OK - ") && stderr(&full).contains("was asked instead"), "{full:?}");
+    assert!(
+        shown.contains("latest keys are not written: Redis answers: OOM ") && shown.contains("`maxmemory`"),
+        "{shown}"
+    );
     redis.client().command(&["CONFIG", "SET", "maxmemory", "0"]);
-    wait_until("its status", LIMIT, || daemon.command(&of_redis).status.success());
+    wait_until("a good status", LIMIT, || {
+        let well = daemon.command(&of_redis);
+        well.status.success() && !String::from_utf8_lossy(&well.stdout).contains("latest keys")
+    });
 }
 
 #[test]

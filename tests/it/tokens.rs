@@ -94,7 +94,8 @@ fn files_that_guard_http_stop_no_command_that_does_not_listen() {
     let away = daemon.command(&["status"]);
     let said = String::from_utf8_lossy(&away.stderr);
     assert!(away.status.code() == Some(1) && said.contains(" was asked, too: "), "{said}");
-    assert!(said.contains("token") && said.contains("start Redis there"), "{said}");
+    assert!(said.contains("`http.tokens_file`: ") && said.contains("holds no token"), "{said}");
+    assert!(said.contains("start Redis there"), "{said}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::{
     api,
     cli::CliError,
     config::{Settings, Url},
+    logging::Chain,
     secret::Secret,
     tls::Tls,
 };
@@ -121,15 +122,20 @@ pub struct Tokens {
     read: Option<Secret>,
     publish: Option<Secret>,
     admin: Option<Secret>,
+    /// Why the configured file gives none, if one is configured and does not.
+    pub problem: Option<String>,
 }
 
 impl Tokens {
     /// The tokens of `http.tokens_file`; none if it is unreadable or invalid.
     fn configured(http: &api::Config) -> Self {
-        let usable = http.tokens_file.as_ref().filter(|path| api::read_tokens(path).is_ok());
+        let Some(path) = &http.tokens_file else { return Self::default() };
+        let problem = api::read_tokens(path).err().map(|error| format!("`http.tokens_file`: {}", Chain(&error)));
+        let usable = Some(path).filter(|_| problem.is_none());
         let text = usable.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         let lines = lines(&text);
         Self {
+            problem,
             read: first(&lines, &["read", "admin"]),
             publish: first(&lines, &["publish", "admin"]),
             admin: first(&lines, &["admin"]),
@@ -142,12 +148,17 @@ impl Tokens {
         let text = text.trim();
         if !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control()) {
             let token = || Some(Secret::new(text));
-            return Some(Self { read: token(), publish: token(), admin: token() });
+            return Some(Self { read: token(), publish: token(), admin: token(), problem: None });
         }
         let lines = lines(text);
         let (_, any) = lines.first()?;
         let best = |scopes| first(&lines, scopes).or_else(|| Some(any.clone()));
-        Some(Self { read: best(&["read", "admin"]), publish: best(&["publish", "admin"]), admin: best(&["admin"]) })
+        Some(Self {
+            read: best(&["read", "admin"]),
+            publish: best(&["publish", "admin"]),
+            admin: best(&["admin"]),
+            problem: None,
+        })
     }
 
     /// The token for a request.

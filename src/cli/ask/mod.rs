@@ -249,10 +249,13 @@ impl QueryClient {
         match status {
             400 => CliError::Usage(detail),
             404 | 409 => CliError::NegativeAnswer(detail),
-            401 => CliError::failed(
-                "the daemon wants a token that it knows (--token-file, or the variable CASCOR_INGEST_TOKEN)",
-                detail,
-            ),
+            401 => {
+                let problem = if let Self::Daemon(daemon) = self { daemon.tokens_problem() } else { None };
+                CliError::failed(
+                    "the daemon wants a token that it knows (--token-file, or the variable CASCOR_INGEST_TOKEN)",
+                    problem.map_or(detail, str::to_owned),
+                )
+            }
             _ if method == "GET" => CliError::failed("failed to read", detail),
             _ => CliError::failed("failed to change", detail),
         }

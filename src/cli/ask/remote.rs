@@ -65,6 +65,11 @@ impl DaemonClient {
         Ok(Self { url, tokens, local, tls: config.map(TlsConnector::from) })
     }
 
+    /// Why the configured tokens are not sent, if there are some.
+    pub fn tokens_problem(&self) -> Option<&str> {
+        self.tokens.problem.as_deref()
+    }
+
     /// Its host and port, as they were given.
     pub fn authority(&self) -> &str {
         &self.url.authority

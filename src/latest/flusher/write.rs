@@ -82,10 +82,12 @@ impl Flusher {
             (Some(kind), Some((key, error))) if kind != self.reported_error => {
                 let error = self.link.acl().explain(error, Resource::Key(key));
                 warn!(error, "latest-state keys cannot be written");
+                self.latest_state.set_problem(Some(error));
                 self.reported_error = kind;
             }
             (None, _) if !self.reported_error.is_empty() => {
                 info!("latest-state keys are written again");
+                self.latest_state.set_problem(None);
                 self.reported_error.clear();
             }
             _ => {}

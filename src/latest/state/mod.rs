@@ -58,6 +58,8 @@ pub struct LatestState {
 
 #[derive(Debug, Default)]
 pub(super) struct Inner {
+    /// Why Redis does not take the keys, if it does not.
+    problem: Option<String>,
     /// Its lifetimes may be replaced.
     config: Config,
     pub(super) slots: [ValueSlot; LatestKind::ALL.len()],
@@ -186,6 +188,15 @@ impl LatestState {
     /// The status of the daemon is written to Redis now, not with the next tick: a person who has just sent a command looks at it.
     pub fn status_changed(&self) {
         self.status_changed.notify_one();
+    }
+
+    /// Why Redis does not take the keys, as it last said; `None`: it does.
+    pub fn problem(&self) -> Option<String> {
+        self.lock().problem.clone()
+    }
+
+    pub(super) fn set_problem(&self, problem: Option<String>) {
+        self.lock().problem = problem;
     }
 
     /// How long the status of the daemon lives in Redis.

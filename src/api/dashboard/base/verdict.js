@@ -126,6 +126,7 @@ function figures(status) {
   const used = usedPercent(status);
   if (used !== null && used >= FILLING_PERCENT) told.push(`spool ${used} % full`);
   told.push(...some(status.counters.dead_letters, "dead letter", "dead letters"), ...missed(status));
+  if (status.latest && status.latest.problem) told.push(`latest keys are not written: ${status.latest.problem}`);
   if (status.access && status.access.problem) told.push(`tokens are those of before: ${status.access.problem}`);
   const certificate = status.access && status.access.certificate_problem;
   if (certificate) told.push(`the certificate is that of before: ${certificate}`);
