@@ -5,7 +5,12 @@ use std::{
     time::Duration,
 };
 
-use fred::{clients::Client, error::Error as RedisError, interfaces::KeysInterface};
+use fred::{
+    clients::Client,
+    error::Error as RedisError,
+    interfaces::{ClientLike, KeysInterface},
+    types::InfoKind,
+};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -125,7 +130,6 @@ async fn snapshot(settings: &Settings, args: &Args) -> Result<Snapshot, CliError
     let dirs = orphan_search_dirs(settings, &args.look_in);
     let statuses = match statuses(settings, args.daemon.clone()).await {
         Err(error) => local_status(settings, args, &Chain(&error).to_string()).await.ok_or(error),
-        // A Redis that is full takes no status.
         Ok(found) if found.is_empty() => {
             let why = "no daemon has reported its status to Redis";
             local_status(settings, args, why).await.ok_or_else(|| none_reported(args))
@@ -270,7 +274,20 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
             .map_err(|error| failed(&settings.redis, "failed to read a status", Resource::Key(&key), error))?;
         found.extend(status.map(|status| (instance, status)));
     }
+    if found.is_empty() && is_full(&client).await {
+        let why =
+            "this Redis is full, and takes no status: raise its `maxmemory`, or name the address of a daemon by --url";
+        return Err(CliError::NegativeAnswer(why.into()));
+    }
     Ok(found)
+}
+
+/// Whether the server has used up its memory; not, where this user may not ask.
+async fn is_full(client: &Client) -> bool {
+    let info: String = client.info(Some(InfoKind::Memory)).await.unwrap_or_default();
+    let number = |name| info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0);
+    let most = number("maxmemory:");
+    most > 0 && number("used_memory:") >= most
 }
 
 /// The status in a key, and how old it is. One that is late may be that of a daemon that has ended: a new one is waited for until it is

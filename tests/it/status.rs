@@ -234,7 +234,12 @@ fn a_daemon_whose_status_a_full_redis_does_not_take_is_asked_itself_and_says_why
     let begins = format!("test: NOT READING - does not read the stream `{stream}`: Redis answers: OOM ");
     assert!(shown.starts_with(&begins) && shown.contains(": this Redis is full; raise its `maxmemory`"), "{shown}");
     assert!(shown.contains("remedy: correct what this error names"), "{shown}");
-    assert!(stderr(&full).contains("no daemon has reported its status to Redis; the daemon at "), "{}", stderr(&full));
+    assert!(
+        stderr(&full).contains("this Redis is full, and takes no status: raise its `maxmemory`"),
+        "{}",
+        stderr(&full)
+    );
+    assert!(stderr(&full).contains("was asked instead"), "{}", stderr(&full));
     redis.client().command(&["CONFIG", "SET", "maxmemory", "0"]);
     let shown = wait_verdict(&daemon, "test: OK", 0);
     assert!(!shown.contains("lost"), "{shown}");
@@ -252,6 +257,8 @@ fn a_status_from_before_redis_was_full_does_not_hide_the_daemon() {
         redis.client().command(&["EXISTS", "cascor:ingest:test"]) == resp::Value::Integer(0)
     });
     let full = daemon.command(&["status"]);
+    let of_redis_alone = stderr(&daemon.command(&of_redis));
+    assert!(of_redis_alone.contains("this Redis is full") && of_redis_alone.contains("--url"), "{of_redis_alone}");
     let shown = String::from_utf8_lossy(&full.stdout);
     assert!(shown.starts_with("test: OK - ") && stderr(&full).contains("was asked instead"), "{full:?}");
     assert!(

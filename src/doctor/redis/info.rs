@@ -151,7 +151,10 @@ impl Info {
             bytes(most),
             bytes(used)
         );
-        let fix = "`redis-cli CONFIG SET maxmemory-policy noeviction` and a larger `maxmemory`, or a Redis of its own";
+        let fix = match policy {
+            "noeviction" => "a larger `maxmemory`, or a Redis of its own",
+            _ => "`redis-cli CONFIG SET maxmemory-policy noeviction` and a larger `maxmemory`, or a Redis of its own",
+        };
         let finding = match (policy, is_full || evicted > 0) {
             ("noeviction", _) if !is_full => return None,
             ("noeviction", _) => Finding::degrades(
