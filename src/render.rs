@@ -141,9 +141,8 @@ impl Serialize for Json<'_, MetricsRow> {
 /// Serialises which of the numbers of a row are `null` because they are not finite.
 fn non_finite<M: SerializeMap>(map: &mut M, lost: &[(&str, f64)]) -> Result<(), M::Error> {
     map.serialize_entry("non_finite", &lost.iter().map(|(name, _)| name).collect::<Vec<_>>())?;
-    let word = |value: f64| if value > 0.0 { "Infinity" } else { "-Infinity" };
     let infinite = lost.iter().filter(|(_, value)| value.is_infinite());
-    let infinite: BTreeMap<_, _> = infinite.map(|(name, value)| (name, word(*value))).collect();
+    let infinite: BTreeMap<_, _> = infinite.map(|(name, value)| (name, units::non_finite_name(*value))).collect();
     if infinite.is_empty() { Ok(()) } else { map.serialize_entry("infinite", &infinite) }
 }
 

@@ -156,6 +156,16 @@ pub mod duration {
     }
 }
 
+/// The name of a number that is not finite, which JSON cannot represent (nor, for NaN, SQLite).
+pub fn non_finite_name(value: f64) -> Option<&'static str> {
+    match value {
+        value if value.is_nan() => Some("NaN"),
+        f64::INFINITY => Some("Infinity"),
+        f64::NEG_INFINITY => Some("-Infinity"),
+        _ => None,
+    }
+}
+
 /// A time as RFC 3339 in UTC, with microseconds.
 pub fn rfc3339(micros: Micros) -> String {
     let limit = if micros < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };

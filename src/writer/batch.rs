@@ -88,7 +88,7 @@ impl ReadyBatches {
         (self.queue[index].parts <= parts_max).then_some(index)
     }
 
-    /// To be written again, before all others.
+    /// To be written again, before the rest.
     pub fn put_back(&mut self, batch: PendingBatch) {
         self.parts += batch.parts;
         self.queue.push_front(batch);

@@ -58,7 +58,7 @@ impl ConcurrencyLimit {
 
     /// A batch of so many rows, and [parts](super::batch::FULL) of a full one, took `took`; `saturated`: as much as allowed was in
     /// flight.
-    pub fn succeeded(&mut self, (rows, parts): (usize, usize), took: Duration, saturated: bool) {
+    pub fn succeeded(&mut self, rows: usize, parts: usize, took: Duration, saturated: bool) {
         let seconds = took.as_secs_f64().max(1e-6);
         let class = (rows.max(1).ilog2() as usize).min(SIZE_CLASSES - 1);
         let best = self.baseline[class].get_or_insert(seconds);
@@ -99,7 +99,7 @@ mod tests {
     /// Completions of (rows, milliseconds, saturated), repeated.
     fn after(limit: &mut ConcurrencyLimit, times: usize, rows: usize, millis: u64, saturated: bool) -> usize {
         for _ in 0..times {
-            limit.succeeded((rows, FULL), Duration::from_millis(millis), saturated);
+            limit.succeeded(rows, FULL, Duration::from_millis(millis), saturated);
         }
         limit.get()
     }
@@ -136,7 +136,7 @@ mod tests {
     fn of_small_batches_one_round_changes_it_once() {
         let mut limit = ConcurrencyLimit::new(16);
         let mut round = |millis| {
-            (0..4 * FULL).for_each(|_| limit.succeeded((1, 1), Duration::from_millis(millis), true));
+            (0..4 * FULL).for_each(|_| limit.succeeded(1, 1, Duration::from_millis(millis), true));
             limit.get()
         };
         assert_eq!(round(1), 5);

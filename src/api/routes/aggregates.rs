@@ -12,6 +12,7 @@ use crate::{
     curve::{Aggregate, Aggregates, Extreme, Field},
     render,
     store::StoreError,
+    units::non_finite_name,
 };
 
 /// Maximum fields of one answer.
@@ -70,7 +71,7 @@ fn aggregate(field: &Field, of: &Aggregate) -> Value {
         "max": of.max.map(|at| at.value),
         "avg": of.mean(),
         "last": of.last.map(|at| at.value),
-        "last_non_finite": of.last.and_then(|at| non_finite(at.value)),
+        "last_non_finite": of.last.and_then(|at| non_finite_name(at.value)),
         "best": best.map(|at| extreme_json(&at)),
         "best_epoch": best.and_then(|at| at.epoch),
         "first_non_finite": of.first_non_finite.map(|at| extreme_json(&at)),
@@ -78,19 +79,9 @@ fn aggregate(field: &Field, of: &Aggregate) -> Value {
     })
 }
 
-/// The name of a non-finite number, which is `null` as a number of JSON.
-fn non_finite(value: f64) -> Option<&'static str> {
-    match value {
-        value if value.is_nan() => Some("NaN"),
-        f64::INFINITY => Some("Infinity"),
-        f64::NEG_INFINITY => Some("-Infinity"),
-        _ => None,
-    }
-}
-
 fn extreme_json(at: &Extreme) -> Value {
     json!({
-        "value": at.value, "non_finite": non_finite(at.value),
+        "value": at.value, "non_finite": non_finite_name(at.value),
         "epoch": at.epoch, "step": at.step, "timestamp": render::time(at.timestamp),
     })
 }

@@ -11,8 +11,11 @@ use rusqlite::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::event::{ColumnValue, SharedText, StoredValue};
 pub(super) use crate::store::dates::{day, month};
+use crate::{
+    event::{ColumnValue, SharedText, StoredValue},
+    units::non_finite_name,
+};
 
 impl ToSql for SharedText {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -50,16 +53,6 @@ impl FromSql for SharedText {
     }
 }
 
-/// The name of a number that JSON (and, for NaN, SQLite) cannot represent.
-pub(super) fn name_of(value: f64) -> Option<&'static str> {
-    match value {
-        value if value.is_nan() => Some("NaN"),
-        f64::INFINITY => Some("Infinity"),
-        f64::NEG_INFINITY => Some("-Infinity"),
-        _ => None,
-    }
-}
-
 fn named(name: &str) -> Option<f64> {
     match name {
         "NaN" => Some(f64::NAN),
@@ -74,7 +67,7 @@ pub(super) fn numbers(map: &BTreeMap<String, f64>) -> Option<String> {
     if map.is_empty() {
         return None;
     }
-    let value = |value: &f64| match name_of(*value) {
+    let value = |value: &f64| match non_finite_name(*value) {
         Some(name) => Value::from(name),
         None => Value::from(*value),
     };

@@ -13,6 +13,31 @@ pub(super) fn metrics_of(payload: &[u8]) -> MetricsRow {
 }
 
 #[test]
+fn when_a_dataset_was_made_is_not_when_its_message_was_sent() {
+    let time = |payload: &str| {
+        let limits = Limits::default();
+        let message = decode(payload.as_bytes(), &limits).unwrap();
+        let time = message.time(RECEIVED, &TimeZone::UTC);
+        assert_eq!(message.has_time_field(), time.from_message, "{payload}");
+        let rows = rows(&message, &resolved(&message, RECEIVED), "cascor:training", payload.as_bytes()).rows;
+        let made = rows.iter().find_map(|row| if let Row::Dataset(row) = row { Some(row.created_at) } else { None });
+        (time.event_time, time.from_message, rows.len(), made.flatten())
+    };
+    let made = 1_763_546_400_000_000; // 2025-11-19T10:00:00Z
+    assert_eq!(
+        time(r#"{"type": "dataset_info", "name": "moons", "created_at": "2025-11-19T10:00:00Z"}"#),
+        (RECEIVED, false, 1, Some(made))
+    );
+    assert_eq!(
+        time(
+            r#"{"type": "dataset", "name": "moons", "created_at": "2025-11-19T10:00:00Z", "timestamp": "2025-11-20T10:15:00Z"}"#
+        ),
+        (1_763_633_700_000_000, true, 1, Some(made))
+    );
+    assert_eq!(time(r#"{"epoch": 1, "loss": 1, "created_at": "2025-11-19T10:00:00Z"}"#), (made, true, 1, None));
+}
+
+#[test]
 fn the_outcome_of_a_run_is_that_of_the_first_field_that_is_given() {
     let known = |status| Outcome { status, known: true };
     let unknown = Outcome { status: "stopped", known: false };

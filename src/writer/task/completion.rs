@@ -100,7 +100,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                 self.rows_breaker.succeeded(completion.is_probe, now);
                 // More is waiting, so it is the limit that holds it back.
                 let saturated = completion.saturated || !self.ready.is_empty();
-                self.limit.succeeded((completion.rows, completion.parts), completion.latency, saturated);
+                self.limit.succeeded(completion.rows, completion.parts, completion.latency, saturated);
             }
             Some((left, error)) => {
                 self.ports.metrics.writer_retries.inc();

@@ -95,7 +95,7 @@ fn rows_are_merged_by_value() {
         ("a later start does not", vec![seen(5), began(9)], |row| row.start_time == Some(5 * S)),
         ("without a start the earliest event is it", vec![seen(5), seen(1), seen(3)], |row| row.start_time == Some(S)),
         ("an earlier plain event moves it, too", vec![began(5), seen(1)], |row| row.start_time == Some(S)),
-        ("also after others", vec![seen(7), began(5), seen(6), seen(1)], |row| row.start_time == Some(S)),
+        ("also after later events", vec![seen(7), began(5), seen(6), seen(1)], |row| row.start_time == Some(S)),
         ("an earlier event lengthens a run without a start", vec![seen(5), ended(11, "completed"), seen(1)], |row| {
             (row.start_time, row.duration_seconds) == (Some(S), Some(10))
         }),
@@ -321,7 +321,7 @@ proptest::proptest! {
         proptest::prop_assert_eq!(row.status.as_deref(), Some(if end.is_some() { "failed" } else { "running" }));
     }
 
-    /// Starts, ends and others in any order, with the row read and forgotten at any moment.
+    /// Start messages, ends and plain events in any order, with the row read and forgotten at any moment.
     #[test]
     fn a_run_begins_with_its_earliest_event(
         times in proptest::sample::subsequence((1i64..40).collect::<Vec<_>>(), 1..10).prop_shuffle(),
